@@ -1,0 +1,77 @@
+"""What every meter offers: a probe, named channels, and one quick read of all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import msgspec
+
+from wattwerk.records import Accelerator, Provenance, Scope
+from wattwerk.registry import Probe
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """One series of values that a meter gives.
+
+    Attributes:
+        name: Unique among all meters in use; its last word is the unit: ``gpu0_energy_j``, ``gpu0_power_w``.
+        form: ``counter`` only grows (the meter itself undoes wrap-around), ``gauge`` is a momentary value.
+        scope: What a power or energy covers; None for clocks, temperatures and loads.
+        provenance: ``measured`` or ``modelled``.
+        tick_s: How often a counter moves; None if faster than anyone reads it.
+        accuracy_ratio: The sensor's own error bound as a fraction, where its maker states one.
+        low: Name of the channel that carries the lower bound of a modelled channel.
+        high: Name of the channel that carries the upper bound of a modelled channel.
+    """
+
+    name: str
+    form: Literal["counter", "gauge"]
+    scope: Scope | None = None
+    provenance: Provenance = Provenance.MEASURED
+    tick_s: float | None = None
+    accuracy_ratio: float | None = None
+    low: str | None = None
+    high: str | None = None
+
+
+class Meter(ABC):
+    """A source of channels; opened in the recorder's process, read at its rate.
+
+    Attributes:
+        name: The name in the registry.
+        config: The frozen type of the meter's options; unknown keys are rejected.
+    """
+
+    name: ClassVar[str]
+    config: ClassVar[type[msgspec.Struct]]
+
+    @classmethod
+    @abstractmethod
+    def probe(cls) -> Probe:
+        """Tell whether the meter works here, or why not and what to do."""
+
+    @abstractmethod
+    def __init__(self, config: msgspec.Struct) -> None:
+        """Open the meter.
+
+        Raises:
+            UnavailableError: It cannot be read here.
+        """
+
+    @property
+    @abstractmethod
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels, in the order of ``read``."""
+
+    @abstractmethod
+    def read(self) -> list[float]:
+        """Return one value for each channel, in SI units; NaN where this one gave nothing this time."""
+
+    def accelerators(self) -> list[Accelerator]:
+        """Return the accelerators that this meter watches."""
+        return []
+
+    def close(self) -> None:
+        """Release the sensor."""
+        return
