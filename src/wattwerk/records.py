@@ -104,6 +104,20 @@ def unavailable(note: str, *, scope: Scope | None = None) -> Figure:
     return Figure(None, Provenance.UNAVAILABLE, scope, note=note)
 
 
+class TensorSpec(msgspec.Struct, frozen=True):
+    """One input of a model.
+
+    Attributes:
+        name: The input's name.
+        shape: Its shape without the batch dimension, such as ``(3, 224, 224)``.
+        dtype: Its numpy dtype's name.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
 class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was run.
 

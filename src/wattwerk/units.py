@@ -57,7 +57,8 @@ def unit_of(name: str) -> str:
 def _digits(value: float, significant: int) -> str:
     if value == 0:
         return "0"
-    decimals = max(0, significant - 1 - math.floor(math.log10(abs(value))))
+    rounded = float(f"{value:.{significant}g}")  # 0.9996 becomes 1.00, not 1.000
+    decimals = max(0, significant - 1 - math.floor(math.log10(abs(rounded))))
     return f"{value:.{decimals}f}"
 
 
@@ -75,6 +76,8 @@ def format_value(name: str, value: float | None, significant: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     symbol, prefixed = UNITS[unit_of(name)]
+    if unit_of(name) == "count":
+        return f"{value:g}"
     if symbol == "%":
         return f"{_digits(value * 100, significant)} %"
     prefix = ""

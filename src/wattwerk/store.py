@@ -1,0 +1,188 @@
+"""The store that keeps records: one SQLite file; what was stored is never lost.
+
+Every record is one transaction, so that a crash or a full disk leaves no half record. Several processes may write at
+once. An older file is migrated when it is opened; a newer one is refused and left alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from wattwerk.config import home
+from wattwerk.errors import ConfigError, StoreError
+from wattwerk.records import Record, from_json, now, to_json
+
+#: Step N brings a file of layout N to layout N + 1; steps are only ever added.
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    ("CREATE TABLE records (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",),
+    (
+        "CREATE INDEX records_by_time ON records (json_extract(body, '$.started_at'))",
+        "CREATE INDEX records_by_group ON records (json_extract(body, '$.group'))",
+        "CREATE TABLE plans (id TEXT PRIMARY KEY, created_at TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID",
+    ),
+)
+
+_WAIT_S: Final = 30.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The plan of a sweep, kept so that an interrupted one can go on.
+
+    Attributes:
+        id: The sweep's id, which its records carry as ``group``.
+        created_at: ISO 8601 in UTC.
+        body: The plan itself as JSON; the room that wrote it knows its form.
+    """
+
+    id: str
+    created_at: str
+    body: str
+
+
+class Store:
+    """Records and plans in one SQLite file.
+
+    Args:
+        path: The file; None stands for ``records.db`` in ``config.home()``.
+
+    Raises:
+        StoreError: The file cannot be opened, is no store, or was written by a newer wattwerk.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or home() / "records.db"
+        with self._clear_errors():
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot create {self.path.parent} ({error.strerror})", "set WATTWERK_HOME to a writable folder"
+                ) from error
+            self._connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def add(self, record: Record) -> None:
+        """Store a record; it is on the disk when the call returns.
+
+        Raises:
+            StoreError: The disk is full or the file is locked for too long; earlier records are untouched.
+        """
+        with self._transaction():
+            self._connection.execute("INSERT INTO records VALUES (?, ?)", (record.id, to_json(record).decode()))
+
+    def records(self, group: str | None = None) -> list[Record]:
+        """Return the records, oldest first; of one sweep or series if ``group`` is given."""
+        where, values = ("WHERE json_extract(body, '$.group') = ?", (group,)) if group else ("", ())
+        order = "ORDER BY json_extract(body, '$.started_at'), id"
+        return [from_json(body) for (body,) in self._rows(f"SELECT body FROM records {where} {order}", values)]
+
+    def find(self, reference: str) -> list[Record]:
+        """Return the records that a person means: of a record's or a sweep's id or its first digits, or ``last``.
+
+        Raises:
+            ConfigError: Nothing is meant, or more than one.
+        """
+        if reference == "last":
+            newest = self._rows("SELECT json_extract(body, '$.group') FROM records "
+                                "ORDER BY json_extract(body, '$.started_at') DESC LIMIT 1")  # fmt: skip
+            if not newest:
+                raise ConfigError("the store holds no record", "run `wattwerk bench mobilenet-v2` first")
+            return self.records(newest[0][0])
+        pattern = (reference.lower().replace("%", "").replace("_", "") + "%",)
+        found = self._rows("SELECT id FROM records WHERE id LIKE ?", pattern) if reference else []
+        groups = self._rows("SELECT DISTINCT json_extract(body, '$.group') FROM records "
+                            "WHERE json_extract(body, '$.group') LIKE ?", pattern) if reference else []  # fmt: skip
+        if len(found) + len(groups) == 0:
+            raise ConfigError(f"no record or sweep {reference!r}", "`wattwerk results list` shows them")
+        if len(found) + len(groups) > 1:
+            raise ConfigError(f"{reference!r} fits {len(found) + len(groups)} records or sweeps", "give more digits")
+        if groups:
+            return self.records(groups[0][0])
+        return [from_json(body) for (body,) in self._rows("SELECT body FROM records WHERE id = ?", found[0])]
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete records by their whole ids and return how many there were."""
+        with self._transaction():
+            return sum(self._connection.execute("DELETE FROM records WHERE id = ?", (i,)).rowcount for i in ids)
+
+    def add_plan(self, plan_id: str, body: str) -> None:
+        """Keep the plan of a sweep."""
+        with self._transaction():
+            self._connection.execute("INSERT INTO plans VALUES (?, ?, ?)", (plan_id, now(), body))
+
+    def plans(self) -> list[Plan]:
+        """Return the plans, newest first."""
+        return [Plan(*row) for row in self._rows("SELECT id, created_at, body FROM plans ORDER BY created_at DESC")]
+
+    def _rows(self, query: str, values: Iterable[object] = ()) -> list[tuple[str, ...]]:
+        with self._clear_errors():
+            return self._connection.execute(query, tuple(values)).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._clear_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK") if self._connection.in_transaction else None
+                raise
+            self._connection.execute("COMMIT")
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _migrate(self) -> None:
+        if self._version() == len(MIGRATIONS):
+            return
+        with self._transaction():  # a second process may have migrated while this one waited: look again inside
+            version = self._version()
+            if version > len(MIGRATIONS):
+                raise StoreError(f"{self.path} was written by a newer wattwerk (layout {version})", "upgrade wattwerk")
+            for step in MIGRATIONS[version:]:
+                for statement in step:
+                    self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self.path} failed ({error})", _remedy(error)) from error
+
+
+def _remedy(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return "check the file"
+    remedies = {
+        sqlite3.SQLITE_FULL: "free some disk space; what was stored before is safe",
+        sqlite3.SQLITE_BUSY: "another process holds it: try again when that one has ended",
+        sqlite3.SQLITE_NOTADB: "it is no SQLite file: move it away or set WATTWERK_HOME to another folder",
+        sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away and start afresh",
+        sqlite3.SQLITE_READONLY: "make it writable or set WATTWERK_HOME to a writable folder",
+        sqlite3.SQLITE_CANTOPEN: "check the path and its permissions, or set WATTWERK_HOME to a writable folder",
+    }
+    return remedies.get(code & 0xFF, "check the file and its folder")

@@ -1,0 +1,54 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wattwerk.records import Figure, Platform, Record, Setup, Subject, measured
+
+
+@pytest.fixture(autouse=True)
+def wattwerk_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep every test away from the user's own store and configuration."""
+    home = tmp_path / "wattwerk-home"
+    monkeypatch.setenv("WATTWERK_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Record]:
+    """Return a maker of plain records; keywords replace fields."""
+
+    def make(record_id: str = "0123456789ab", **fields: Any) -> Record:
+        figures: dict[str, Figure] = {"latency_p50_s": measured(0.0079, 0.0078, 0.0080)}
+        plain: dict[str, Any] = {
+            "id": record_id,
+            "kind": "bench",
+            "group": "aaaaaaaaaaaa",
+            "subject": Subject("mobilenet-v2"),
+            "platform": Platform("test machine"),
+            "setup": Setup(runtime="onnxruntime", precision="fp32", batch=1, device="cpu"),
+            "started_at": "2026-01-01T00:00:00.000+00:00",
+            "finished_at": "2026-01-01T00:00:10.000+00:00",
+            "figures": figures,
+        }
+        return Record(**(plain | fields))
+
+    return make
+
+
+@pytest.fixture
+def fake_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Install the fake runtime as a third party's plug-in, for this process and its children; return its name."""
+    folder = tmp_path / "plugins"
+    info = folder / "wattwerk_fake-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wattwerk-fake\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[wattwerk.runtimes]\nfake = wattwerk.testing:FakeRuntime\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return "fake"
