@@ -1,0 +1,102 @@
+"""What the recorder and its sampling process tell each other: a job, an answer, and rows in a file.
+
+Everything passes through one private folder. The sampling process only ever writes there, so it never waits for the
+measured process, and all that it wrote before a crash is still there afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import struct
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from wattwerk.errors import ConfigError, UnavailableError
+from wattwerk.meters import METERS, Meter
+from wattwerk.meters.base import Channel
+from wattwerk.records import Accelerator
+
+JOB: Final = "job.json"
+HELLO: Final = "hello.json"
+FAULTS: Final = "faults.json"
+ROWS: Final = "rows"
+GATE: Final = "gate"
+STDERR: Final = "stderr"
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class MeterSpec(msgspec.Struct, frozen=True):
+    """Which meter to open, and how.
+
+    Attributes:
+        name: A name of the registry, or an import path ``package.module:Class``.
+        config: Its options, plain values as TOML gives them.
+    """
+
+    name: str
+    config: dict[str, Any] = {}
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What the sampling process is to do."""
+
+    specs: list[MeterSpec]
+    rate_hz: float
+    parent: int
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """What the sampling process opened.
+
+    Attributes:
+        channels: The columns of the rows.
+        accelerators: What the meters watch.
+        limits: Fixed limits of what they watch.
+        faults: Meters that could not be opened, and why.
+        locked: The counter whose ticks the samples follow.
+        error: Message and remedy of a ConfigError that ends the recorder; empty if all is well.
+    """
+
+    channels: list[Channel] = []
+    accelerators: list[Accelerator] = []
+    limits: dict[str, float] = {}
+    faults: list[str] = []
+    locked: str | None = None
+    error: list[str | None] = []
+
+
+def row_format(columns: int) -> struct.Struct:
+    """Return the layout of a row: time, time at which the locked counter was last seen unmoved, then the values."""
+    return struct.Struct(f"<qq{columns}d")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a file so that a reader sees either all of it or none."""
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.encode(value))
+    os.replace(part, path)
+
+
+def load_meter(name: str) -> type[Meter]:
+    """Return the meter of a registry name or an import path ``package.module:Class``.
+
+    Raises:
+        ConfigError: There is no such meter.
+        UnavailableError: Its module cannot be imported.
+    """
+    if ":" not in name:
+        return METERS.load(name)
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise UnavailableError(
+            f"{name} cannot be imported ({error})", "check the path, install what it needs"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Meter)):
+        raise ConfigError(f"{name} is no meter", "name a class derived from wattwerk.meters.Meter")
+    return found

@@ -1,0 +1,250 @@
+"""The recorder: meters read in a process of their own while the measured program runs undisturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+import numpy as np
+import psutil
+
+from wattwerk.errors import ConfigError, MeasurementError
+from wattwerk.meters import protocol
+from wattwerk.meters.base import Channel
+from wattwerk.meters.gate import Gate
+from wattwerk.meters.protocol import MeterSpec
+from wattwerk.meters.trace import Trace
+from wattwerk.records import Accelerator
+
+__all__ = ["Gate", "MeterSpec", "Recorder", "RecorderCost"]
+
+_START_S: Final = 120.0
+_STOP_S: Final = 5.0
+_POLL_S: Final = 0.005
+_CHILD: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from wattwerk.meters.sampler import main; main(sys.argv[2])"
+)
+
+
+def _row_type(columns: int) -> np.dtype[np.void]:
+    """Return ``protocol.row_format`` as numpy reads it."""
+    return np.dtype([("time_ns", "<i8"), ("unmoved_ns", "<i8"), ("values", "<f8", (columns,))])
+
+
+class RecorderCost(msgspec.Struct, frozen=True):
+    """What recording costs the machine.
+
+    Attributes:
+        cpu_s: Processor time of the sampling process, its start included.
+        samples: Samples taken.
+        wall_s: Time since the start.
+        rss_bytes: Memory of the sampling process.
+    """
+
+    cpu_s: float
+    samples: int
+    wall_s: float
+    rss_bytes: int
+
+
+class Recorder:
+    """Read meters at a steady rate in a separate process, from entering the context to leaving it.
+
+    The process is a fresh interpreter: it imports nothing of the program that is being measured, and the program
+    needs no ``if __name__ == "__main__"``. It hands its samples over through a file, so neither side ever waits for
+    the other. Times are ``time.perf_counter_ns``, which all processes share on Linux, macOS and Windows
+    (CLOCK_MONOTONIC, mach_absolute_time, QueryPerformanceCounter); a system where each process has its own zero is not
+    supported.
+
+    Meters that do not open are named in ``faults`` and left out; where none opens, the host's load is recorded.
+
+    Args:
+        specs: The meters, as ``inventory.default_specs`` chooses them.
+        rate_hz: Samples a second.
+
+    Attributes:
+        channels: What is recorded; known after the start.
+        accelerators: What the meters watch.
+        limits: Fixed limits of what they watch, such as ``gpu0_temperature_slowdown_celsius``.
+        locked: The counter whose ticks the samples follow; None if there is no such counter.
+        gate: Pauses and resumes the sampling, also from other processes.
+
+    Raises:
+        ConfigError: The rate is not between 0.1 and 1000 Hz.
+    """
+
+    def __init__(self, specs: Sequence[MeterSpec], rate_hz: float = 10.0) -> None:
+        if not 0.1 <= rate_hz <= 1000:
+            raise ConfigError(f"a sampling rate of {rate_hz:g} Hz", "use 0.1 to 1000 Hz")
+        self._specs = list(specs)
+        self._rate_hz = rate_hz
+        self._process: subprocess.Popen[bytes] | None = None
+        self._rows: list[np.ndarray[Any, Any]] = []
+        self._rows_read = 0
+        self._row_type = _row_type(0)
+        self._final_cost: RecorderCost | None = None
+        self.channels: tuple[Channel, ...] = ()
+        self.accelerators: list[Accelerator] = []
+        self.limits: dict[str, float] = {}
+        self.locked: str | None = None
+        self._faults: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the sampling process and wait until its meters are open.
+
+        Raises:
+            ConfigError: A meter or one of its options does not exist.
+            MeasurementError: The process ended or did not answer.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="wattwerk-recorder-"))
+        self.gate = Gate.create(self._folder / protocol.GATE)
+        protocol.write_json(self._folder / protocol.JOB, protocol.Job(self._specs, self._rate_hz, os.getpid()))
+        self._start_ns = time.perf_counter_ns()
+        self._process = self._spawn()
+        try:
+            self._take(self._hello())
+        except BaseException:
+            self._end()
+            raise
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with (self._folder / protocol.STDERR).open("wb") as stderr:
+            return subprocess.Popen(
+                [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(self._folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                # a group of its own: Ctrl-C in the terminal reaches the parent only, also while the child still starts
+                process_group=0 if os.name == "posix" else None,
+            )
+
+    def _hello(self) -> protocol.Hello:
+        path = self._folder / protocol.HELLO
+        deadline = time.monotonic() + _START_S
+        while not path.exists():
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise MeasurementError(f"the recorder did not start within {_START_S:g} s", "leave out one meter")
+            time.sleep(_POLL_S)
+        return msgspec.json.decode(path.read_bytes(), type=protocol.Hello)
+
+    def _take(self, hello: protocol.Hello) -> None:
+        if hello.error:
+            raise ConfigError(str(hello.error[0]), hello.error[1])
+        self.channels = tuple(hello.channels)
+        self.accelerators = hello.accelerators
+        self.limits = hello.limits
+        self.locked = hello.locked
+        self._faults = hello.faults
+        self._row_type = _row_type(len(self.channels))
+
+    def _check_alive(self) -> None:
+        if self._process is None or self._process.poll() is None:
+            return
+        lines = (self._folder / protocol.STDERR).read_text(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"exit status {self._process.returncode}"
+        raise MeasurementError(
+            f"the recorder's process ended ({reason})", "measure again; leave out the last meter added"
+        )
+
+    @property
+    def faults(self) -> list[str]:
+        """What went wrong: meters that did not open, failed reads, hanging meters."""
+        path = self._folder / protocol.FAULTS
+        return self._faults + (msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else [])
+
+    def trace(self, since_ns: int = 0, until_ns: int | None = None, timeout_s: float = 5.0) -> Trace:
+        """Return what has been recorded so far.
+
+        Args:
+            since_ns: Leave out what is older.
+            until_ns: Wait until samples exist beyond this time, enough of them for ``Trace.energy`` to reach it.
+            timeout_s: How long to wait for these at most.
+
+        Raises:
+            MeasurementError: The sampling process ended by itself.
+        """
+        deadline = time.monotonic() + timeout_s
+        wanted_ns = None if until_ns is None else until_ns + self._reach_ns()
+        while True:
+            self._check_alive()
+            self._read_rows()
+            last_ns = self._rows[-1]["time_ns"][-1] if self._rows else 0
+            if wanted_ns is None or last_ns >= wanted_ns or time.monotonic() > deadline or self._process is None:
+                break
+            time.sleep(_POLL_S)
+        rows = np.concatenate(self._rows) if self._rows else np.empty(0, self._row_type)
+        rows = rows[np.searchsorted(rows["time_ns"], since_ns) :]
+        return Trace(self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked)
+
+    def _reach_ns(self) -> int:
+        """Return how far beyond a time a sample has to be so that every counter has moved after that time."""
+        ticks = [channel.tick_s for channel in self.channels if channel.tick_s]
+        return round(1.2e9 * max(ticks, default=0.0))
+
+    def _read_rows(self) -> None:
+        path = self._folder / protocol.ROWS
+        if self._process is None or not path.exists():
+            return
+        # only whole rows: the last one may be half written
+        count = path.stat().st_size // self._row_type.itemsize - self._rows_read
+        if count > 0:
+            rows = np.fromfile(path, self._row_type, count, offset=self._rows_read * self._row_type.itemsize)
+            self._rows.append(rows)
+            self._rows_read += len(rows)
+
+    def cost(self) -> RecorderCost:
+        """Return what the recording has cost so far; after the end, what it cost in all."""
+        if self._process is not None and self._process.poll() is None:
+            self._read_rows()
+            process = psutil.Process(self._process.pid)
+            times = process.cpu_times()
+            wall_s = (time.perf_counter_ns() - self._start_ns) / 1e9
+            rss_bytes = process.memory_info().rss
+            self._final_cost = RecorderCost(times.user + times.system, self._rows_read, wall_s, rss_bytes)
+        if self._final_cost is None:
+            raise MeasurementError("the recorder has not run", "start it first")
+        return self._final_cost
+
+    def stop(self) -> None:
+        """End the sampling process; what was recorded stays available."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self.cost()
+        self._end()
+
+    def _end(self) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        try:
+            process.communicate(b"stop\n", timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if self.channels:
+            self._read_rows()
+            self._faults = self.faults
+        self._process = None
+        shutil.rmtree(self._folder, ignore_errors=True)

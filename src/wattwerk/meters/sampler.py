@@ -1,0 +1,342 @@
+"""The sampling process: opens the meters, reads them at a steady rate, and appends what they say to a file.
+
+It imports no numpy and nothing of the measured program, writes to a file that nobody else writes, and ends when its
+parent does. A meter that raises costs its own values of that moment; a meter that hangs is left behind by a fresh
+thread, and taken back when it answers again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from wattwerk.config import to_struct
+from wattwerk.errors import ConfigError
+from wattwerk.meters import protocol
+from wattwerk.meters.base import Channel, Meter
+from wattwerk.meters.gate import Gate, Keeper
+from wattwerk.meters.host_load import HostLoadConfig, HostLoadMeter
+from wattwerk.meters.tick import Edge, TickLock
+
+_OPEN_S: Final = 30.0
+_HANG_NS: Final = 2_000_000_000
+_WATCH_S: Final = 0.5
+_SLICE_S: Final = 0.1
+
+
+class Source:
+    """One open meter and what has happened to it."""
+
+    def __init__(self, name: str, meter: Meter) -> None:
+        self.name = name
+        self.meter = meter
+        self.channels = meter.channels
+        self.failures = 0
+        self.last_error = ""
+        self.hung = False
+        self.hangs = 0
+
+    def fail(self, error: BaseException) -> list[float]:
+        """Count a failed read and return the NaN that stand for it."""
+        self.failures += 1
+        self.last_error = f"{type(error).__name__}: {error}"
+        return [math.nan] * len(self.channels)
+
+    def faults(self) -> list[str]:
+        """Return what went wrong, in words."""
+        found = []
+        if self.failures:
+            found.append(f"{self.name}: {self.failures} failed reads, the last one with {self.last_error}")
+        if self.hangs:
+            found.append(f"{self.name}: hung {self.hangs} times, {'still does' if self.hung else 'answers again'}")
+        return found
+
+
+def open_meter(spec: protocol.MeterSpec) -> Meter:
+    """Open one meter within a bounded time.
+
+    Raises:
+        ConfigError: The meter or one of its options does not exist.
+        Exception: Whatever the meter raises.
+    """
+    meter_type = protocol.load_meter(spec.name)
+    config = to_struct(meter_type.config, spec.config, f"meters.{spec.name}")
+    result: list[Meter | BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(meter_type(config))
+        except BaseException as error:
+            result.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(_OPEN_S)
+    if not result:
+        raise TimeoutError(f"did not open within {_OPEN_S:g} s")
+    if isinstance(result[0], BaseException):
+        raise result[0]
+    return result[0]
+
+
+def open_all(specs: list[protocol.MeterSpec]) -> tuple[list[Source], list[str]]:
+    """Open what opens; the host's load where nothing else does.
+
+    Returns:
+        The open meters, and why the others are not.
+
+    Raises:
+        ConfigError: A meter or one of its options does not exist.
+    """
+    sources: list[Source] = []
+    faults: list[str] = []
+    for spec in specs:
+        try:
+            source = Source(spec.name, open_meter(spec))
+        except ConfigError:
+            raise
+        except Exception as error:
+            faults.append(f"{spec.name}: {error}" if str(error) else f"{spec.name}: {type(error).__name__}")
+            continue
+        taken = {channel.name for other in sources for channel in other.channels}
+        if clash := sorted(taken & {channel.name for channel in source.channels}):
+            faults.append(f"{spec.name}: left out, since another meter gives {clash[0]} already")
+            source.meter.close()
+        else:
+            sources.append(source)
+    return sources or [Source("host-load", HostLoadMeter(HostLoadConfig()))], faults
+
+
+def locked_channel(sources: list[Source]) -> tuple[Source, Channel] | None:
+    """Return the counter whose ticks the samples follow: the first that has any."""
+    pairs = ((source, channel) for source in sources for channel in source.channels)
+    return next((pair for pair in pairs if pair[1].form == "counter" and pair[1].tick_s), None)
+
+
+class RowFile:
+    """A file of rows that only grows by whole rows, even where the disk is full for a while."""
+
+    def __init__(self, path: Path, columns: int) -> None:
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - stays open for the life of the process
+        self._format = protocol.row_format(columns)
+        self._rows = 0
+        self.lost = 0
+
+    def append(self, time_ns: int, unmoved_ns: int, values: list[float]) -> None:
+        """Write one row; a row that does not fit is counted, and its place is used for the next one."""
+        row = self._format.pack(time_ns, unmoved_ns, *values)
+        try:
+            self._file.seek(self._rows * len(row))
+            complete = self._file.write(row) == len(row)
+        except OSError:
+            complete = False
+        self._rows += complete
+        self.lost += not complete
+
+
+class Sampler:
+    """Read all sources again and again, in a thread that can be replaced.
+
+    Args:
+        sources: The open meters.
+        rows: Where samples go.
+        keeper: Tells when to stand still.
+        rate_hz: Samples a second.
+    """
+
+    def __init__(self, sources: list[Source], rows: RowFile, keeper: Keeper, rate_hz: float) -> None:
+        self.sources = sources
+        self.stop = threading.Event()
+        self._rows = rows
+        self._keeper = keeper
+        self._period_ns = round(1e9 / rate_hz)
+        self._guard = threading.Lock()
+        self._generation = 0
+        self._reading: tuple[Source, int] | None = None
+        self._leader = locked_channel(sources)
+        self._lock = self._make_lock()
+
+    def _make_lock(self) -> TickLock | None:
+        if self._leader is None:
+            return None
+        source, channel = self._leader
+        tick_ns = round((channel.tick_s or 0) * 1e9)
+        return TickLock(lambda: source.meter.read_counter(channel.name), tick_ns, self._period_ns)
+
+    def start(self) -> None:
+        """Start sampling in a fresh thread."""
+        threading.Thread(target=self._run, args=(self._generation,), daemon=True).start()
+
+    def watch(self) -> None:
+        """Leave a hanging meter behind: called twice a second by the main thread."""
+        reading = self._reading
+        if reading is None or time.perf_counter_ns() - reading[1] < _HANG_NS:
+            return
+        with self._guard:
+            self._generation += 1
+            self._reading = None
+            reading[0].hung = True
+            reading[0].hangs += 1
+        self.start()
+
+    def faults(self) -> list[str]:
+        """Return everything that went wrong since the start, in words."""
+        lost = [f"{self._rows.lost} samples could not be written: is the disk full?"] if self._rows.lost else []
+        return lost + [fault for source in self.sources for fault in source.faults()]
+
+    def _run(self, generation: int) -> None:
+        last_ns = time.perf_counter_ns() - self._period_ns
+        while generation == self._generation and not self.stop.is_set():
+            if self._keeper.paused():
+                if self._lock:
+                    self._lock.forget()
+                self.stop.wait(_SLICE_S)
+                continue
+            wake_ns, search = self._plan(max(last_ns + self._period_ns, time.perf_counter_ns()))
+            if self._wait_until(wake_ns):
+                last_ns = self._sample(generation, search)
+
+    def _plan(self, due_ns: int) -> tuple[int, bool]:
+        if self._lock is None or self._leader is None or self._leader[0].hung:
+            return due_ns, False
+        return self._lock.plan(due_ns)
+
+    def _wait_until(self, wake_ns: int) -> bool:
+        """Sleep; return False if the loop has to look around first."""
+        left_s = (wake_ns - time.perf_counter_ns()) / 1e9
+        if left_s > 0:
+            self.stop.wait(min(left_s, 2 * _SLICE_S))
+        return left_s <= 2 * _SLICE_S and not self.stop.is_set()
+
+    def _sample(self, generation: int, search: bool) -> int:
+        """Take one sample of everything and write it.
+
+        Returns:
+            Its time.
+        """
+        edge = self._search() if search else None
+        time_ns = edge.time_ns if edge else time.perf_counter_ns()
+        values = [value for source in self.sources for value in self._read(source, generation)]
+        unmoved_ns = self._align(time_ns, edge, values)
+        with self._guard:
+            if generation == self._generation:
+                self._rows.append(time_ns, unmoved_ns, values)
+        return time_ns
+
+    def _search(self) -> Edge | None:
+        assert self._lock is not None
+        assert self._leader is not None
+        source = self._leader[0]
+        self._reading = (source, time.perf_counter_ns())
+        try:
+            return self._lock.search()
+        except Exception as error:
+            source.fail(error)
+            self._lock.forget()
+            return None
+        finally:
+            self._reading = None
+
+    def _read(self, source: Source, generation: int) -> list[float]:
+        if source.hung or generation != self._generation:
+            return [math.nan] * len(source.channels)
+        self._reading = (source, time.perf_counter_ns())
+        try:
+            values = [float(value) for value in source.meter.read()]
+            if len(values) != len(source.channels):
+                raise ValueError(f"{len(values)} values for {len(source.channels)} channels")
+        except Exception as error:
+            values = source.fail(error)
+        if generation == self._generation:
+            self._reading = None
+        else:
+            source.hung = False  # a thread that was left behind came back: so did the meter
+        return values
+
+    def _align(self, time_ns: int, edge: Edge | None, values: list[float]) -> int:
+        """Make the locked counter's value that of the edge, and return when it was last seen unmoved."""
+        if self._lock is None or self._leader is None:
+            return time_ns
+        names = [channel.name for source in self.sources for channel in source.channels]
+        column = names.index(self._leader[1].name)
+        if edge is None:
+            return self._lock.observe(time_ns, values[column])
+        values[column] = edge.value  # read again a moment later it may have moved once more
+        return edge.unmoved_ns
+
+
+def _await_end(ended: threading.Event, told: list[bool]) -> None:
+    """Wait until the parent says so or is gone; only in the first case it is there to clean up."""
+    told.append(b"stop" in sys.stdin.buffer.read())
+    ended.set()
+
+
+def _serve(sampler: Sampler, folder: Path, parent: int) -> bool:
+    """Sample until told to stop or orphaned.
+
+    Returns:
+        Whether the parent is still there.
+    """
+    told: list[bool] = []
+    threading.Thread(target=_await_end, args=(sampler.stop, told), daemon=True).start()
+    sampler.start()
+    written: list[str] = []
+    while not sampler.stop.wait(_WATCH_S):
+        sampler.watch()
+        if os.getppid() != parent:  # the pipe alone does not tell where another child of the parent holds it open
+            return False
+        if (faults := sampler.faults()) != written:
+            written = _tell(folder, faults)
+    _tell(folder, sampler.faults())
+    return bool(told and told[0])
+
+
+def _tell(folder: Path, faults: list[str]) -> list[str]:
+    with contextlib.suppress(OSError):  # a full disk must not end the sampling
+        protocol.write_json(folder / protocol.FAULTS, faults)
+    return faults
+
+
+def _run(folder: Path) -> bool:
+    job = msgspec.json.decode((folder / protocol.JOB).read_bytes(), type=protocol.Job)
+    try:
+        sources, faults = open_all(job.specs)
+    except ConfigError as error:
+        protocol.write_json(folder / protocol.HELLO, protocol.Hello(error=[error.message, error.remedy]))
+        return True
+    leader = locked_channel(sources)
+    channels = [channel for source in sources for channel in source.channels]
+    hello = protocol.Hello(
+        channels=channels,
+        accelerators=[accelerator for source in sources for accelerator in source.meter.accelerators()],
+        limits={name: value for source in sources for name, value in source.meter.limits().items()},
+        faults=faults,
+        locked=leader[1].name if leader else None,
+    )
+    rows = RowFile(folder / protocol.ROWS, len(channels))
+    sampler = Sampler(sources, rows, Keeper(Gate(str(folder / protocol.GATE))), job.rate_hz)
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: no collection has to look at it again
+    protocol.write_json(folder / protocol.HELLO, hello)
+    return _serve(sampler, folder, job.parent)
+
+
+def main(folder: str) -> None:
+    """Run the sampling process: read the job in a folder, answer there, sample until the parent ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it then ends this process
+    parent_lives = _run(Path(folder))
+    if not parent_lives:
+        shutil.rmtree(folder, ignore_errors=True)
+    sys.stdout.flush()
+    os._exit(0)  # a hanging meter's thread must not keep the process

@@ -1,0 +1,248 @@
+"""What a recorder recorded, and the energy, power and extremes of any interval of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from wattwerk.errors import ConfigError, MeasurementError
+from wattwerk.meters.base import Channel
+from wattwerk.meters.energy import Anchors, Bounded, counted, integrated
+from wattwerk.records import Provenance, Scope
+
+_EVER: Final = 2**63 - 1
+_GAP: Final = 10  # samples missing in a row, beyond which a gauge says nothing about the time between
+
+Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.int64]
+
+
+class Energy(msgspec.Struct, frozen=True):
+    """The energy of an interval.
+
+    Attributes:
+        value_j: Best estimate.
+        low_j: Lower bound, from sampling and the sensor's stated accuracy; of the model if modelled.
+        high_j: Upper bound, likewise.
+        mean_power_w: Best estimate over the interval's length.
+        provenance: ``measured`` by a counter, ``derived`` from a power gauge, or ``modelled``.
+        scope: What it covers.
+        samples: Readings inside the interval that it rests on.
+        note: What a reader has to know about it; None if nothing.
+    """
+
+    value_j: float
+    low_j: float
+    high_j: float
+    mean_power_w: float
+    provenance: Provenance
+    scope: Scope | None
+    samples: int
+    note: str | None = None
+
+
+class _Document(msgspec.Struct):
+    channels: list[Channel]
+    time_ns: list[int]
+    values: list[list[float | None]]
+    unmoved_ns: list[int]
+    locked: str | None = None
+
+
+class Trace:
+    """Samples of all channels over time.
+
+    Attributes:
+        channels: The columns.
+        time_ns: int64 (samples,): ``time.perf_counter_ns`` of each sample, growing.
+        values: float64 (samples, channels), SI units; NaN where a meter gave nothing.
+        unmoved_ns: int64 (samples,): when the locked counter was last seen with its value before.
+        locked: Name of the counter whose ticks the samples follow, if any.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        time_ns: npt.ArrayLike,
+        values: npt.ArrayLike,
+        unmoved_ns: npt.ArrayLike | None = None,
+        locked: str | None = None,
+    ) -> None:
+        self.channels = tuple(channels)
+        self.time_ns: Times = np.asarray(time_ns, np.int64)
+        self.values: Floats = np.asarray(values, np.float64).reshape(len(self.time_ns), len(self.channels))
+        self.unmoved_ns: Times = self.time_ns if unmoved_ns is None else np.asarray(unmoved_ns, np.int64)
+        self.locked = locked
+
+    def channel(self, name: str) -> Channel:
+        """Return a channel by name.
+
+        Raises:
+            MeasurementError: It was not recorded.
+        """
+        for channel in self.channels:
+            if channel.name == name:
+                return channel
+        raise MeasurementError(f"no meter recorded {name}", f"recorded: {', '.join(c.name for c in self.channels)}")
+
+    def find(self, *, scope: Scope | None = None, suffix: str | None = None) -> list[Channel]:
+        """Return the channels of a scope and with these last words in their name, such as ``energy_j``."""
+        return [
+            channel
+            for channel in self.channels
+            if (scope is None or channel.scope == scope)
+            and (suffix is None or channel.name == suffix or channel.name.endswith(f"_{suffix}"))
+        ]
+
+    def energy(self, channel: str, start_ns: int, end_ns: int) -> Energy:
+        """Return the energy of an interval.
+
+        A counter is interpolated between the two of its edges around each end; a power gauge is integrated by
+        trapezoids. The bounds hold if the power between two readings stays between the powers around them.
+
+        Args:
+            channel: A counter ``…_energy_j`` or a gauge ``…_w``.
+            start_ns: ``time.perf_counter_ns`` at the start.
+            end_ns: The same at the end.
+
+        Raises:
+            MeasurementError: The interval is empty, the trace does not cover it, or the counter ran backwards.
+        """
+        about = self.channel(channel)
+        result = self._bounded(about, start_ns, end_ns)
+        low_j, high_j = self._bounds(about, result, start_ns, end_ns)
+        return Energy(
+            value_j=result.value,
+            low_j=low_j,
+            high_j=high_j,
+            mean_power_w=result.value * 1e9 / (end_ns - start_ns),
+            provenance=_provenance(about),
+            scope=about.scope,
+            samples=result.samples,
+            note=result.note,
+        )
+
+    def _bounded(self, about: Channel, start_ns: int, end_ns: int) -> Bounded:
+        if end_ns <= start_ns:
+            raise MeasurementError(f"{about.name}: an interval of {end_ns - start_ns} ns", "end it after its start")
+        if about.form == "counter":
+            return counted(self._anchors(about), start_ns, end_ns, about.name)
+        times, values = self._valid(about)
+        return integrated(times, values, start_ns, end_ns, about.name, _GAP)
+
+    def _bounds(self, about: Channel, result: Bounded, start_ns: int, end_ns: int) -> tuple[float, float]:
+        low, high = result.low, result.high
+        if about.low:
+            low = self._bounded(self.channel(about.low), start_ns, end_ns).low
+        if about.high:
+            high = self._bounded(self.channel(about.high), start_ns, end_ns).high
+        accuracy_ratio = about.accuracy_ratio or 0.0
+        return low * (1 - accuracy_ratio), high * (1 + accuracy_ratio)
+
+    def rate(self, channel: str, start_ns: int, end_ns: int) -> float:
+        """Return how fast a counter grew, in its unit a second.
+
+        Raises:
+            MeasurementError: As for ``energy``, or the channel is a gauge.
+        """
+        about = self.channel(channel)
+        if about.form != "counter":
+            raise MeasurementError(f"{channel} is a gauge and has no rate", "ask for its mean")
+        return self._bounded(about, start_ns, end_ns).value * 1e9 / (end_ns - start_ns)
+
+    def mean(self, channel: str, start_ns: int, end_ns: int) -> float:
+        """Return a gauge's mean over time; where the trace does not reach both ends, the mean of the samples inside.
+
+        Raises:
+            MeasurementError: The channel is a counter, or has no value in the interval.
+        """
+        about = self.channel(channel)
+        if about.form == "counter":
+            raise MeasurementError(f"{channel} is a counter and has no mean", "ask for its rate")
+        try:
+            return self._bounded(about, start_ns, end_ns).value * 1e9 / (end_ns - start_ns)
+        except MeasurementError:
+            return float(self._inside(channel, start_ns, end_ns).mean())
+
+    def maximum(self, channel: str, start_ns: int = 0, end_ns: int = _EVER) -> float:
+        """Return the largest value inside an interval; raises MeasurementError where there is none."""
+        return float(self._inside(channel, start_ns, end_ns).max())
+
+    def minimum(self, channel: str, start_ns: int = 0, end_ns: int = _EVER) -> float:
+        """Return the smallest value inside an interval; raises MeasurementError where there is none."""
+        return float(self._inside(channel, start_ns, end_ns).min())
+
+    def last(self, channel: str, start_ns: int = 0, end_ns: int = _EVER) -> float:
+        """Return the last value inside an interval; raises MeasurementError where there is none."""
+        return float(self._inside(channel, start_ns, end_ns)[-1])
+
+    def union(self, channel: str, start_ns: int, end_ns: int) -> int:
+        """Return all bits that a bit mask showed inside an interval; raises MeasurementError where there is none."""
+        return int(np.bitwise_or.reduce(self._inside(channel, start_ns, end_ns).astype(np.int64)))
+
+    def edges(self, channel: str, start_ns: int, end_ns: int) -> Times:
+        """Return the times inside an interval at which a counter was seen to have moved.
+
+        Returns:
+            int64 (edges,), ``time.perf_counter_ns``.
+        """
+        times, values = self._valid(self.channel(channel))
+        moved: Times = times[1:][np.diff(values) != 0]
+        inside: Times = moved[(moved >= start_ns) & (moved <= end_ns)]
+        return inside
+
+    def _valid(self, about: Channel) -> tuple[Times, Floats]:
+        column = self.values[:, self.channels.index(about)]
+        valid = np.isfinite(column)
+        return self.time_ns[valid], column[valid]
+
+    def _inside(self, channel: str, start_ns: int, end_ns: int) -> Floats:
+        times, values = self._valid(self.channel(channel))
+        inside = values[(times >= start_ns) & (times <= end_ns)]
+        if not len(inside):
+            raise MeasurementError(f"{channel} has no value in the interval", "make it longer, or sample faster")
+        return inside
+
+    def _anchors(self, about: Channel) -> Anchors:
+        """Return the points of a counter at which energy and time are both known."""
+        valid = np.isfinite(self.values[:, self.channels.index(about)])
+        times, values = self._valid(about)
+        if not about.tick_s:
+            return Anchors(times, times, values, 0.0)
+        earlier = np.concatenate([times[:1], times[:-1]])
+        if about.name == self.locked:
+            # after a search the edge is known to lie after the last poll, not only after the sample before
+            earlier = np.maximum(np.minimum(self.unmoved_ns[valid], times), earlier)
+        moved = np.concatenate([[False], np.diff(values) != 0]).astype(bool)
+        return Anchors(earlier[moved], times[moved], values[moved], 0.9 * about.tick_s)
+
+    def to_json(self) -> bytes:
+        """Write the trace as JSON, which ``ReplayMeter`` plays."""
+        values: list[list[Any]] = [[v if np.isfinite(v) else None for v in row] for row in self.values.tolist()]
+        times, unmoved = self.time_ns.tolist(), self.unmoved_ns.tolist()
+        return msgspec.json.encode(_Document(list(self.channels), times, values, unmoved, self.locked))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ConfigError: It is no trace.
+        """
+        try:
+            document = msgspec.json.decode(data, type=_Document)
+            values = [[np.nan if v is None else v for v in row] for row in document.values]
+            return cls(document.channels, document.time_ns, values, document.unmoved_ns, document.locked)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise ConfigError(f"not a recorded trace ({error})", "check the file") from error
+
+
+def _provenance(channel: Channel) -> Provenance:
+    """A counter's energy is as good as the counter; integrated from a gauge, a measured one becomes derived."""
+    if channel.form == "gauge" and channel.provenance is Provenance.MEASURED:
+        return Provenance.DERIVED
+    return channel.provenance
