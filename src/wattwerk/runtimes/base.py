@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from wattwerk.records import TensorSpec as TensorSpec
 from wattwerk.registry import Probe
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -24,20 +25,6 @@ class Precision(StrEnum):
     BF16 = "bf16"
     FP16 = "fp16"
     INT8 = "int8"
-
-
-class TensorSpec(msgspec.Struct, frozen=True):
-    """One input of a model.
-
-    Attributes:
-        name: The input's name.
-        shape: Its shape without the batch dimension, such as ``(3, 224, 224)``.
-        dtype: Its numpy dtype's name.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str = "float32"
 
 
 class Model(Protocol):
@@ -115,19 +102,36 @@ class Session(ABC):
         """Put a batch of inputs where the device reads it and return the timed call.
 
         The call runs one iteration and returns when the outputs are complete on the device. Copies between host and
-        device happen here, outside of the timed call.
+        device happen here, outside of the timed call. Binding again replaces the inputs of the call bound before.
 
         Args:
             inputs: Input name -> array ``(batch, …)`` of the model's dtype.
+
+        Raises:
+            ConfigError: An input is missing, unknown or of the wrong shape.
+            MemoryError: The batch does not fit.
         """
 
     @abstractmethod
+    def bound_outputs(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return what the latest timed call computed: output name -> float32 array on the host."""
+
     def outputs(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Run once and return output name -> float32 array on the host."""
+        """Run once and return output name -> float32 array on the host.
+
+        Args:
+            inputs: As for ``bind``, whose inputs they replace.
+        """
+        self.bind(inputs)()
+        return self.bound_outputs()
 
     def device_memory_peak_bytes(self) -> int | None:
         """Return the peak of device memory allocated since loading; None where the runtime does not tell."""
         return None
+
+    def device_name(self) -> str:
+        """Return the accelerator's product name; empty for the CPU or where the runtime does not tell."""
+        return ""
 
     @abstractmethod
     def close(self) -> None:
