@@ -1,0 +1,1 @@
+"""Bench: run a model on a runtime under meters and write a record."""

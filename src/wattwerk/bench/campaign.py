@@ -1,0 +1,176 @@
+"""A whole campaign, from a person's request to records, summary and report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from wattwerk import export
+from wattwerk.bench import figures, plan
+from wattwerk.bench.run import Listener, remaining, run_sweep
+from wattwerk.bench.scenario import Sweep, new_sweep
+from wattwerk.bench.summary import Summary, summarise
+from wattwerk.catalog import models, processors
+from wattwerk.config import home
+from wattwerk.errors import ConfigError, WattwerkError
+from wattwerk.meters import inventory
+from wattwerk.records import Record
+from wattwerk.registry import Probe
+from wattwerk.runtimes import RUNTIMES
+from wattwerk.store import Store
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a campaign gave.
+
+    Attributes:
+        sweep: Its id.
+        records: Its records, in the order of model, runtime, precision and batch.
+        summary: The best configurations, in words and as data; None if nothing was measured.
+        report: The report's file; None if there was nothing to plot.
+        interrupted: Whether it was cut off.
+    """
+
+    sweep: str
+    records: list[Record]
+    summary: Summary | None
+    report: Path | None
+    interrupted: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "sweep": self.sweep,
+            "records": self.records,
+            "summary": self.summary.as_dict() if self.summary else None,
+            "report": str(self.report) if self.report else None,
+            "interrupted": self.interrupted,
+        }
+
+
+def bench(
+    asked: dict[str, Any],
+    config: Path | None,
+    *,
+    resume: bool = False,
+    report: Path | None = None,
+    listener: Listener | None = None,
+) -> Outcome:
+    """Plan a sweep, or take up the last one that was cut off, measure it, sum it up and report.
+
+    Args:
+        asked: Keys of ``plan.Request``; empty values mean that nothing was asked for.
+        config: A TOML file with the same keys, which ``asked`` overrides.
+        resume: Whether to go on with the last sweep that was cut off.
+        report: Where the report goes; None for ``reports/<sweep>.html`` in ``config.home()``.
+        listener: Hears of the progress.
+
+    Raises:
+        ConfigError: Something that was asked for cannot be.
+        UnavailableError: A runtime is not installed here.
+        StoreError: The store cannot be read or written.
+        MeasurementError: The recorder died.
+    """
+    given = _given(asked)
+    with Store() as store:
+        sweep = _unfinished(store, given, config) if resume else _new(store, given, config)
+        interrupted = False
+        try:
+            run_sweep(sweep, store, listener)
+        except KeyboardInterrupt:
+            interrupted = True
+        records = sorted(store.records(sweep.id), key=_order)
+    return _sum_up(sweep, records, report, interrupted)
+
+
+def _given(asked: dict[str, Any]) -> dict[str, Any]:
+    procedure = {key: value for key, value in asked.get("procedure", {}).items() if value is not None}
+    given = {key: value for key, value in asked.items() if value not in (None, (), {}, "") and key != "procedure"}
+    return given | ({"procedure": procedure} if procedure else {})
+
+
+def _new(store: Store, given: dict[str, Any], config: Path | None) -> Sweep:
+    request = plan.read_request(config, given) if config else plan.to_request(given)
+    sweep = new_sweep(plan.configurations_of(request), plan.procedure_of(request))
+    store.add_plan(sweep.id, sweep.to_json())
+    return sweep
+
+
+def _unfinished(store: Store, given: dict[str, Any], config: Path | None) -> Sweep:
+    if given or config:
+        named = ", ".join([*given, *(["config"] if config else [])])
+        raise ConfigError(f"--resume takes the plan of the earlier sweep, so {named} cannot be given", "leave it out")
+    for kept in store.plans():
+        sweep = Sweep.from_json(kept.body)
+        if remaining(sweep, store.records(sweep.id)):
+            return sweep
+    raise ConfigError("there is no sweep that was cut off", "start a new one by naming a model")
+
+
+def _order(record: Record) -> tuple[str, str, str, int, str, int]:
+    setup = record.setup
+    return (
+        record.subject.name,
+        setup.runtime,
+        setup.precision,
+        setup.batch or 0,
+        setup.device,
+        setup.threads or 0,
+    )
+
+
+def _sum_up(sweep: Sweep, records: list[Record], report: Path | None, interrupted: bool) -> Outcome:
+    if not any(figures.is_plottable(record) for record in records):
+        return Outcome(sweep.id, records, summarise(records) if records else None, None, interrupted)
+    from wattwerk.bench.report import write_report
+
+    path = report or home() / "reports" / f"{sweep.id}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_report(records, path)
+    return Outcome(sweep.id, records, summarise(records), path, interrupted)
+
+
+def gather(references: Sequence[str]) -> list[Record]:
+    """Return the records that references mean: ids of the store, ``last``, or JSON files.
+
+    Raises:
+        ConfigError: A reference means nothing, or a file holds no records.
+        StoreError: The store cannot be read.
+    """
+    found: dict[str, Record] = {}
+    for reference in references:
+        path = Path(reference)
+        if path.suffix == ".json" or path.is_file():
+            records = export.read(path)
+        else:
+            with Store() as store:
+                records = store.find(reference)
+        found |= {record.id: record for record in records}
+    return list(found.values())
+
+
+def model_list() -> list[dict[str, Any]]:
+    """Return the built-in models with task, parameters, operations and input."""
+    subjects = [models.resolve(name).subject() for name in models.names()]
+    return [msgspec.to_builtins(subject) for subject in subjects]
+
+
+def examine() -> dict[str, dict[str, Probe]]:
+    """Return what every meter, runtime and device of this machine can do, with reasons and remedies."""
+    runtimes: dict[str, Probe] = {}
+    places: dict[str, Probe] = {}
+    for name in RUNTIMES.names():
+        try:
+            runtime = RUNTIMES.load(name)
+            runtimes[name] = runtime.probe()
+            if not runtimes[name].available:
+                continue
+            for device in runtime.devices():
+                precisions = ", ".join(runtime.precisions(device))
+                places[f"{name} {device}"] = Probe(True, precisions)
+        except WattwerkError as error:
+            runtimes[name] = Probe(False, error.message, error.remedy)
+    return {"meters": inventory.probe_all(processors.cpu_power_here()), "runtimes": runtimes, "devices": places}

@@ -1,0 +1,307 @@
+"""From samples to energies: windows aligned to counter ticks, gross and net, scope by scope.
+
+Overlapping scopes are never added up, and a sum with a modelled part is modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from wattwerk.bench import statistics
+from wattwerk.bench.scenario import Configuration, Procedure
+from wattwerk.bench.worker import Interval, Measurement
+from wattwerk.meters.base import Channel
+from wattwerk.meters.trace import Trace
+from wattwerk.records import Figure, Provenance, Scope, derived, measured, unavailable
+
+#: scope -> the word that its figures' names begin with
+PREFIXES: Final = {
+    Scope.ACCELERATOR: "gpu",
+    Scope.CPU_PACKAGE: "cpu",
+    Scope.DRAM: "dram",
+    Scope.BOARD: "board",
+    Scope.NODE: "node",
+    Scope.WALL: "wall",
+}
+
+#: Scopes that do not overlap, so that they may be added up to the power of a system without a meter of its own.
+COMPONENTS: Final = (Scope.ACCELERATOR, Scope.CPU_PACKAGE, Scope.DRAM)
+
+#: Above this the energy counter and the integrated power disagree, and the record says so.
+DISAGREEMENT_RATIO: Final = 0.05
+
+Floats = npt.NDArray[np.float64]
+
+
+class Idle(msgspec.Struct, frozen=True):
+    """The idle machine, before the sweep and with no worker running.
+
+    Attributes:
+        trace: What the recorder saw then.
+        interval: When.
+    """
+
+    trace: Trace
+    interval: Interval
+
+
+class ScopeEnergy(msgspec.Struct, frozen=True):
+    """Power and energy of one scope, each with lower and upper bound, as arrays ``(3,)``: low, value, high.
+
+    Attributes:
+        power_w: Mean power during the windows.
+        gross_j: Energy of one inference.
+        net_j: The same without what the machine draws with the model loaded and nothing running.
+        loaded_idle_w: What it draws then.
+        provenance: ``measured``, ``modelled`` or ``derived``.
+        note: What a reader has to know.
+    """
+
+    power_w: Floats
+    gross_j: Floats
+    net_j: Floats
+    loaded_idle_w: Floats
+    provenance: Provenance
+    note: str | None = None
+
+
+def energy_figures(
+    measurement: Measurement, trace: Trace, configuration: Configuration, procedure: Procedure, idle: Idle
+) -> dict[str, Figure]:
+    """Return power, energy and efficiency of every scope that a meter gives, and of the system.
+
+    Args:
+        measurement: What the worker saw.
+        trace: What the recorder saw.
+        configuration: What was measured.
+        procedure: How.
+        idle: The idle machine before the sweep.
+    """
+    own = own_accelerator(configuration.device)
+    figures: dict[str, Figure] = {}
+    by_scope: dict[Scope, ScopeEnergy] = {}
+    everything: dict[Scope, ScopeEnergy] = {}
+    for scope, prefix in PREFIXES.items():
+        channels = energy_channels(trace, scope)
+        if not channels:
+            continue
+        everything[scope] = _scope_energy(measurement, trace, channels, configuration.batch, procedure)
+        shown = [c for c in channels if scope is not Scope.ACCELERATOR or c.name.startswith(f"{own}_")]
+        if shown:
+            one = shown == channels
+            energy = (
+                everything[scope] if one else _scope_energy(measurement, trace, shown, configuration.batch, procedure)
+            )
+            by_scope[scope] = energy
+            figures |= _scope_figures(prefix, scope, energy)
+            figures[f"idle_{prefix}_power_w"] = _idle_power(idle.trace, shown, scope, idle.interval)
+            figures[f"unloaded_idle_{prefix}_power_w"] = _idle_power(trace, shown, scope, measurement.unloaded_idle)
+    for scope in (Scope.ACCELERATOR if own else Scope.CPU_PACKAGE, Scope.WALL):
+        if scope not in by_scope:
+            name = f"{PREFIXES[scope]}_energy_per_inference_j"
+            figures[name] = unavailable(
+                f"no meter of scope {scope.value} is available; see `wattwerk doctor`", scope=scope
+            )
+    figures |= _system_figures(everything, measurement, procedure, configuration.batch)
+    figures |= _efficiency_figures(figures, own)
+    figures |= _counter_check(measurement, trace, own)
+    figures["energy_window_s"] = measured(
+        procedure.window_s, note="shorter than the 10 s of a full run" if procedure.window_s < 10 else None
+    )
+    figures["energy_windows_count"] = measured(procedure.windows)
+    return figures
+
+
+def own_accelerator(device: str) -> str | None:
+    """Return the prefix of the channels of the accelerator that a device name means; None for the CPU."""
+    name, _, index = device.lower().rpartition(":")
+    family = name or device.lower()
+    if "cpu" in device.lower():
+        return None
+    return f"gpu{int(index)}" if index.isdigit() else f"{family}0".replace("cuda", "gpu")
+
+
+def energy_channels(trace: Trace, scope: Scope) -> list[Channel]:
+    """Return the channels that give a scope's energy: its counters, or where there is none its momentary powers."""
+    found = trace.find(scope=scope)
+    bounds = {name for c in found for name in (c.low, c.high) if name}
+    counters = [c for c in found if c.form == "counter" and c.name.endswith("_j") and c.name not in bounds]
+    gauges = [c for c in found if c.form == "gauge" and c.name.endswith("_w") and "average" not in c.name]
+    return counters or gauges
+
+
+def iterations_at(measurement: Measurement, times_ns: Floats) -> Floats:
+    """Return how many iterations of the energy windows, with fractions, were done at given times."""
+    ends = np.frombuffer(measurement.steady_ends, dtype=np.int64)
+    known = np.concatenate([[measurement.steady_start], ends])
+    return np.interp(times_ns, known, np.arange(len(known), dtype=np.float64))
+
+
+def steady(measurement: Measurement) -> Interval:
+    """Return the interval of the energy windows."""
+    return measurement.steady_start, int(measurement.steady_ends[-1])
+
+
+def _boundaries(measurement: Measurement, trace: Trace, channel: Channel, windows: int) -> npt.NDArray[np.int64]:
+    """Return the windows' limits: equal parts, moved to where the counter ticks."""
+    start, end = steady(measurement)
+    equal = np.linspace(start, end, windows + 1)
+    if channel.tick_s is None:
+        return equal.astype(np.int64)
+    edges = trace.edges(channel.name, start, end)
+    if len(edges) <= windows:
+        return equal.astype(np.int64)
+    equal = np.linspace(int(edges[0]), int(edges[-1]), windows + 1)
+    nearest = np.unique(np.abs(edges[None, :] - equal[:, None]).argmin(axis=1))
+    return np.asarray(edges[nearest], dtype=np.int64)
+
+
+def _window_values(
+    measurement: Measurement, trace: Trace, channel: str, bounds: npt.NDArray[np.int64], batch: int
+) -> tuple[Floats, Floats]:
+    """Return each window's mean power in W and its number of inferences per second."""
+    power = np.array([trace.energy(channel, int(a), int(b)).mean_power_w for a, b in pairwise(bounds)])
+    rate = batch * np.diff(iterations_at(measurement, bounds.astype(np.float64))) / np.diff(bounds) * 1e9
+    return power, rate
+
+
+def _scope_energy(
+    measurement: Measurement, trace: Trace, channels: Sequence[Channel], batch: int, procedure: Procedure
+) -> ScopeEnergy:
+    """Add up the channels of one scope (several sockets or cards do not overlap)."""
+    parts = [_channel_energy(measurement, trace, channel, batch, procedure) for channel in channels]
+    return add_up(parts)
+
+
+def add_up(parts: Sequence[ScopeEnergy], note: str | None = None) -> ScopeEnergy:
+    """Add energies that do not overlap; the bounds are added too, and one modelled part makes the sum modelled."""
+    provenances = {part.provenance for part in parts}
+    provenance = Provenance.MODELLED if Provenance.MODELLED in provenances else Provenance.MEASURED
+    if len(parts) > 1 and provenance is Provenance.MEASURED:
+        provenance = Provenance.DERIVED
+    return ScopeEnergy(
+        power_w=np.sum([part.power_w for part in parts], axis=0),
+        gross_j=np.sum([part.gross_j for part in parts], axis=0),
+        net_j=np.sum([part.net_j for part in parts], axis=0),
+        loaded_idle_w=np.sum([part.loaded_idle_w for part in parts], axis=0),
+        provenance=provenance,
+        note=note or next((part.note for part in parts if part.note), None),
+    )
+
+
+def _channel_energy(
+    measurement: Measurement, trace: Trace, channel: Channel, batch: int, procedure: Procedure
+) -> ScopeEnergy:
+    bounds = _boundaries(measurement, trace, channel, procedure.windows)
+
+    def values(name: str) -> tuple[list[Floats], float]:
+        power, rate = _window_values(measurement, trace, name, bounds, batch)
+        idle = _mean_power(trace, name, measurement.loaded_idle)
+        return [power, power / rate, (power - idle) / rate], idle
+
+    series, idle = values(channel.name)
+    if channel.low and channel.high:
+        (low, low_idle), (high, high_idle) = values(channel.low), values(channel.high)
+        triples = [np.sort([a.mean(), b.mean(), c.mean()]) for a, b, c in zip(low, series, high, strict=True)]
+        return _energy(triples, np.sort([low_idle, idle, high_idle]), channel.provenance, "from the load of the CPU")
+    return _energy([_triple(part) for part in series], np.full(3, idle), channel.provenance)
+
+
+def _energy(triples: Sequence[Floats], idle_w: Floats, provenance: Provenance, note: str | None = None) -> ScopeEnergy:
+    power, gross, net = triples
+    return ScopeEnergy(power_w=power, gross_j=gross, net_j=net, loaded_idle_w=idle_w, provenance=provenance, note=note)
+
+
+def _triple(series: Floats) -> Floats:
+    interval = statistics.mean_interval(series)
+    return np.array([interval.low, interval.value, interval.high])
+
+
+def _mean_power(trace: Trace, channel: str, intervals: Iterable[Interval]) -> float:
+    return float(np.mean([trace.energy(channel, *interval).mean_power_w for interval in intervals]))
+
+
+def _idle_power(trace: Trace, channels: Sequence[Channel], scope: Scope, interval: Interval) -> Figure:
+    def power(channel: Channel, bound: str | None) -> float:
+        return _mean_power(trace, bound or channel.name, [interval])
+
+    value = sum(power(c, None) for c in channels)
+    if any(c.low for c in channels):
+        low, high = sum(power(c, c.low) for c in channels), sum(power(c, c.high) for c in channels)
+        return Figure(value, Provenance.MODELLED, scope, low, high)
+    return measured(value, scope=scope)
+
+
+def _figure(triple: Floats, energy: ScopeEnergy, scope: Scope) -> Figure:
+    low, value, high = (float(part) for part in triple)
+    return Figure(value, energy.provenance, scope, low, high, energy.note)
+
+
+def _scope_figures(prefix: str, scope: Scope, energy: ScopeEnergy) -> dict[str, Figure]:
+    return {
+        f"{prefix}_power_w": _figure(energy.power_w, energy, scope),
+        f"{prefix}_energy_per_inference_j": _figure(energy.gross_j, energy, scope),
+        f"{prefix}_net_energy_per_inference_j": _figure(energy.net_j, energy, scope),
+        f"loaded_idle_{prefix}_power_w": _figure(energy.loaded_idle_w, energy, scope),
+    }
+
+
+def _system_figures(
+    energies: dict[Scope, ScopeEnergy], measurement: Measurement, procedure: Procedure, batch: int
+) -> dict[str, Figure]:
+    whole = next((energies[s] for s in (Scope.WALL, Scope.NODE, Scope.BOARD) if s in energies), None)
+    if whole is None:
+        parts = {scope: energies[scope] for scope in COMPONENTS if scope in energies}
+        if Scope.CPU_PACKAGE not in parts:
+            reason = unavailable("no meter of the whole system, and none of the CPU", scope=Scope.NODE)
+            return {"system_power_w": reason, "system_energy_per_inference_j": reason}
+        names = " + ".join(scope.value for scope in parts)
+        whole = add_up(list(parts.values()), f"{names}; power supply, fans and disks are not in it")
+        if whole.provenance is Provenance.MEASURED:
+            whole = msgspec.structs.replace(whole, provenance=Provenance.DERIVED)
+    return {
+        "system_power_w": _figure(whole.power_w, whole, Scope.NODE),
+        "system_energy_per_inference_j": _figure(whole.gross_j, whole, Scope.NODE),
+        "system_net_energy_per_inference_j": _figure(whole.net_j, whole, Scope.NODE),
+    }
+
+
+def _efficiency_figures(figures: dict[str, Figure], own: str | None) -> dict[str, Figure]:
+    """Return inferences per second and watt: the inverse of the energy of one inference."""
+    sources = {"accelerator": "gpu" if own else "cpu", "system": "system"}
+    found = {}
+    for name, prefix in sources.items():
+        energy = figures.get(f"{prefix}_energy_per_inference_j")
+        target = f"{name}_efficiency_per_s_per_w"
+        if energy is None or not energy.value:
+            found[target] = unavailable(energy.note if energy and energy.note else "no meter of this scope")
+            continue
+        low, high = (1.0 / bound if bound else None for bound in (energy.high, energy.low))
+        origin = Provenance.DERIVED if energy.provenance is Provenance.MEASURED else energy.provenance
+        found[target] = Figure(1.0 / energy.value, origin, energy.scope, low, high, energy.note)
+    return found
+
+
+def _counter_check(measurement: Measurement, trace: Trace, own: str | None) -> dict[str, Figure]:
+    """Compare an accelerator's energy counter with its integrated momentary power."""
+    names = {c.name for c in trace.channels}
+    counter, power = f"{own}_energy_j", f"{own}_power_w"
+    if counter not in names or power not in names:
+        return {}
+    edges = trace.edges(counter, *steady(measurement))
+    start, end = (int(edges[0]), int(edges[-1])) if len(edges) > 2 else steady(measurement)
+    integrated = trace.energy(power, start, end)
+    disagreement = integrated.mean_power_w / trace.energy(counter, start, end).mean_power_w - 1
+    note = None
+    if abs(disagreement) > DISAGREEMENT_RATIO:
+        note = f"the energy counter and the integrated power disagree by more than {DISAGREEMENT_RATIO:.0%}"
+    return {
+        "gpu_power_integrated_w": measured(integrated.mean_power_w, scope=Scope.ACCELERATOR),
+        "gpu_counter_disagreement_ratio": derived(disagreement, note=note),
+    }

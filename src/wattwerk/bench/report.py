@@ -1,0 +1,106 @@
+"""Write the report: one HTML file that holds everything, opens offline and is safe to pass on.
+
+plotly.js and the records lie in the page compressed, so that five hundred records stay well below 5 MB; the browser
+unpacks them (``DecompressionStream``: Chrome 80, Firefox 113, Safari 16.4). Without it, or without scripts, the words
+and the table of all records remain.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from wattwerk.bench.figures import is_plottable, sections
+from wattwerk.bench.report_page import page
+from wattwerk.bench.summary import summarise
+from wattwerk.errors import ConfigError, UnavailableError
+from wattwerk.records import Record
+
+
+def write_report(
+    records: Sequence[Record], path: str | os.PathLike[str], *, title: str | None = None, default: Record | None = None
+) -> None:
+    """Write one self-contained HTML file about records.
+
+    Args:
+        records: Records of kind ``bench``; failed and invalid ones are shown as such.
+        path: The file to write; an existing one is replaced in one step.
+        title: The heading; None names the models.
+        default: The configuration that gains are counted from, as in ``summary.summarise``.
+
+    Raises:
+        ConfigError: There is no record, none has a figure that can be drawn, or the file cannot be written.
+        UnavailableError: plotly is not installed.
+    """
+    text = render_report(records, title=title, default=default)
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ConfigError(
+            f"cannot write {target} ({error.strerror})", "name a file in a folder you may write"
+        ) from error
+
+
+def render_report(records: Sequence[Record], *, title: str | None = None, default: Record | None = None) -> str:
+    """Return the report as HTML text; see ``write_report``.
+
+    Raises:
+        ConfigError: There is no record, or none has a figure that can be drawn.
+        UnavailableError: plotly is not installed.
+    """
+    records = [record for record in records if record.kind == "bench"]
+    if not records:
+        raise ConfigError("there is no record to report on", "run `wattwerk bench MODEL` first")
+    if not any(is_plottable(record) for record in records):
+        reason = next((record.reason for record in records if record.reason), "no latency was recorded")
+        raise ConfigError(
+            f"none of {len(records)} records has a figure to draw ({reason})",
+            "see `wattwerk results show ID` for why each failed",
+        )
+    shown = sections(records, default=default)
+    specs = [chart.spec for section in shown for chart in section.charts]
+    parts = {
+        "style": _data("report.css"),
+        "script": _data("report.js"),
+        "specs": _safe_json(specs),
+        "plotly": _packed(_plotly()),
+        "records": _packed(msgspec.json.encode(list(records))),
+    }
+    return page(records, summarise(records, default=default), shown, title=title, parts=parts)
+
+
+def _plotly() -> bytes:
+    """Return plotly.js; imported here, because it is only needed for a report."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise UnavailableError("plotly is not installed", "pip install plotly") from error
+    return str(get_plotlyjs()).encode()
+
+
+def _data(name: str) -> str:
+    return resources.files("wattwerk.bench").joinpath("data", name).read_text(encoding="utf-8")
+
+
+def _packed(data: bytes) -> str:
+    """Compress for a page; base64 has no letter that HTML could misread, and no time stamp makes equal input equal."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
+
+
+def _safe_json(value: object) -> str:
+    """Write JSON that can stand in a script element: no ``<`` that could end it, no separator that breaks lines."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text

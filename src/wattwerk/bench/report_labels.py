@@ -1,0 +1,214 @@
+"""What things are called, and which energy is compared: shared by the summary, the comparison and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from wattwerk.bench.statistics import Estimate
+from wattwerk.records import Figure, Provenance, Record, Status
+
+PRECISIONS: Final = ("fp32", "tf32", "bf16", "fp16", "int8")
+
+#: what a person starts from who has made no choice yet
+_RUNTIMES: Final = ("torch", "onnxruntime", "openvino")
+
+
+class EnergyBasis(msgspec.Struct, frozen=True):
+    """One kind of energy or power that records can be compared by: one scope, one class of provenance.
+
+    Attributes:
+        prefix: First word of the figures' names: ``wall``, ``gpu``, ``system``, …
+        modelled: Whether the values come from a model; the two classes are never compared with one another.
+    """
+
+    prefix: str
+    modelled: bool
+
+    @property
+    def gross(self) -> str:
+        """Name of the gross energy of one inference."""
+        return f"{self.prefix}_energy_per_inference_j"
+
+    @property
+    def net(self) -> str:
+        """Name of the net energy of one inference."""
+        return f"{self.prefix}_net_energy_per_inference_j"
+
+    @property
+    def words(self) -> str:
+        """What the energy covers, for a sentence."""
+        return f"{SCOPE_WORDS[self.prefix]}, {'modelled' if self.modelled else 'measured'}"
+
+
+SCOPE_WORDS: Final[Mapping[str, str]] = {
+    "wall": "at the wall",
+    "node": "whole node",
+    "board": "whole board",
+    "system": "system",
+    "gpu": "accelerator",
+    "cpu": "processor package",
+    "dram": "memory",
+}
+
+#: the widest scope first, because the widest is what is paid for; what is measured comes before what is modelled
+BASES: Final = tuple(
+    EnergyBasis(prefix, modelled)
+    for modelled in (False, True)
+    for prefix in ("wall", "node", "board", "system", "gpu", "cpu")
+)
+
+
+def is_modelled(figure: Figure) -> bool:
+    """Tell whether a value comes from a model; a value derived from measured ones does not."""
+    return figure.provenance is Provenance.MODELLED
+
+
+def estimate(record: Record, name: str) -> Estimate | None:
+    """Return a figure with its bounds; None if the record has no value for it."""
+    figure = record.figures.get(name)
+    if figure is None or figure.value is None:
+        return None
+    return Estimate(figure.value, figure.low, figure.high)
+
+
+def on_accelerator(record: Record) -> bool:
+    """Tell whether the model ran on something other than the processor."""
+    return "cpu" not in device_of(record).lower()
+
+
+def device_of(record: Record) -> str:
+    """Return the device that really ran the model."""
+    return str(record.setup.effective.get("device") or record.setup.device)
+
+
+def energy_on(record: Record, basis: EnergyBasis) -> Estimate | None:
+    """Return the gross energy of one inference on a basis; None if the record does not have exactly this kind.
+
+    The accelerator's energy says nothing about a model that ran on the processor, so it is left out there.
+    """
+    figure = record.figures.get(basis.gross)
+    if figure is None or figure.value is None or is_modelled(figure) != basis.modelled:
+        return None
+    if basis.prefix == "gpu" and not on_accelerator(record):
+        return None
+    return estimate(record, basis.gross)
+
+
+def common_basis(records: Sequence[Record]) -> EnergyBasis | None:
+    """Return the basis that energies are compared on: the widest measured one that at least half the records have.
+
+    Where none reaches half, the one that most records have. None where no record has any energy.
+    """
+    counts = {basis: sum(energy_on(record, basis) is not None for record in records) for basis in BASES}
+    for basis, count in counts.items():
+        if count and 2 * count >= len(records):
+            return basis
+    best = max(BASES, key=lambda basis: counts[basis])
+    return best if counts[best] else None
+
+
+def ranked(records: Iterable[Record]) -> list[Record]:
+    """Return the records that may be ranked: those that ended well."""
+    return [record for record in records if record.status is Status.OK]
+
+
+def precision_order(precision: str) -> int:
+    """Return the place of a precision in every list and chart."""
+    return PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
+
+
+def default_of(records: Sequence[Record]) -> Record | None:
+    """Return what a person gets who chooses nothing: the plainest runtime, fp32, the smallest batch.
+
+    The order of a sweep is random, so the runtime is chosen by name (torch, then onnxruntime, then openvino, then the
+    first that occurs), and the one with the fewest options.
+
+    Args:
+        records: Records of one model.
+    """
+    order = [*_RUNTIMES, *(record.setup.runtime for record in records)]
+
+    def rank(record: Record) -> tuple[int, int, int, int]:
+        setup = record.setup
+        return (
+            precision_order(setup.precision),
+            setup.batch or 0,
+            order.index(setup.runtime),
+            len(setup.options) + (setup.threads is not None),
+        )
+
+    return min(ranked(records), key=rank, default=None)
+
+
+def start_of(usable: Sequence[Record], default: Record | None) -> Record | None:
+    """Return the record of one model that gains are counted from.
+
+    Args:
+        usable: Records of one model that may be ranked.
+        default: The caller's choice; for another model the one with the same runtime and precision takes its place.
+    """
+    if default is None:
+        return default_of(usable)
+    same = [record for record in usable if record.id == default.id]
+    alike = [
+        record
+        for record in usable
+        if (record.setup.runtime, record.setup.precision) == (default.setup.runtime, default.setup.precision)
+    ]
+    return default_of(same or alike or usable)
+
+
+def option_words(options: Mapping[str, Any]) -> str:
+    """Return options in a stable order: ``mode=compile, layout=channels-last``."""
+    return ", ".join(f"{key}={options[key]}" for key in sorted(options))
+
+
+class Names:
+    """Call configurations by the least that tells them apart within a set of records.
+
+    Device, threads, options and machine are only mentioned where they differ between the records.
+
+    Args:
+        records: All records that are named together.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        records = list(records)
+        parts: tuple[tuple[Callable[[Record], str], Callable[[Record], str]], ...] = (
+            (lambda r: device_of(r).lower(), device_of),  # OpenVINO writes CPU, the others cpu
+            (lambda r: str(r.setup.threads), lambda r: f"{r.setup.threads} threads" if r.setup.threads else "auto"),
+            (lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
+            (lambda r: r.platform.label, lambda r: r.platform.label),
+        )
+        self._parts = tuple(words for key, words in parts if len({key(record) for record in records}) > 1)
+
+    def lane(self, record: Record) -> str:
+        """Return everything but precision and batch: ``onnxruntime``, or ``torch · cuda:0 · mode=compile``."""
+        return " · ".join(filter(None, (record.setup.runtime, *(words(record) for words in self._parts))))
+
+    def configuration(self, record: Record) -> str:
+        """Return the configuration without the model: ``torch bf16 batch 1``, or ``… batch 1 (cuda:0, 8 threads)``."""
+        extra = ", ".join(filter(None, (words(record) for words in self._parts)))
+        setup = record.setup
+        return f"{setup.runtime} {setup.precision} batch {setup.batch}{f' ({extra})' if extra else ''}"
+
+
+def is_quick(record: Record) -> bool:
+    """Tell whether the energy windows were shorter than a defensible figure needs."""
+    return bool(record.setup.protocol.get("quick"))
+
+
+def by_model(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Group records by the model's name, in the order of the names."""
+    groups: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.subject.name):
+        groups.setdefault(record.subject.name, []).append(record)
+    return groups
+
+
+def times(value: float) -> str:
+    """Write a ratio for people: ``4.3×``, ``51×``, ``1.02×``."""
+    return f"{value:.2f}×" if value < 2 else f"{value:.1f}×" if value < 10 else f"{value:,.0f}×"

@@ -1,0 +1,330 @@
+"""The page around the charts: words, cards, the way of measuring, the key, the table of all records."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Final
+
+from wattwerk import __version__
+from wattwerk.bench.figures import EFFICIENCIES, Chart, Section, lane_symbols
+from wattwerk.bench.report_facts import conditions, machine_facts, method_facts
+from wattwerk.bench.report_labels import (
+    BASES,
+    PRECISIONS,
+    Names,
+    by_model,
+    energy_on,
+    estimate,
+    is_modelled,
+    is_quick,
+    precision_order,
+    times,
+)
+from wattwerk.bench.summary import QUICK_SENTENCE, Choice, ModelSummary, Summary, value_words
+from wattwerk.records import Provenance, Record, Status
+from wattwerk.units import format_value
+
+#: the page may run its own scripts and nothing else; it can load nothing from anywhere
+_POLICY: Final = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+_GOALS: Final = {"latency": "Fastest", "throughput": "Highest throughput", "energy": "Least energy per inference"}
+_GAINS: Final = {
+    "latency": "{} faster than the default",
+    "throughput": "{} the default",
+    "energy": "{} less than the default",
+}
+_DASHED: Final = (
+    '<svg class="mark long" viewBox="0 0 40 16" aria-hidden="true"><path d="M1 8h38" stroke-dasharray="7 5"/></svg>'
+)
+_MARKS: Final = {
+    "circle": '<circle cx="8" cy="8" r="5"/>',
+    "square": '<rect x="3.5" y="3.5" width="9" height="9"/>',
+    "diamond": '<path d="M8 2l6 6-6 6-6-6z"/>',
+    "triangle-up": '<path d="M8 2.5l6 10.5H2z"/>',
+    "cross": '<path d="M6 2h4v4h4v4h-4v4H6v-4H2V6h4z"/>',
+    "star": '<path d="M8 1.5l2 4.3 4.7.5-3.5 3.1 1 4.6L8 11.6 3.8 14l1-4.6L1.3 6.3 6 5.8z"/>',
+    "hexagon": '<path d="M8 2l5.2 3v6L8 14l-5.2-3V5z"/>',
+    "triangle-down": '<path d="M8 13.5L2 3h12z"/>',
+}
+
+
+def page(
+    records: Sequence[Record],
+    summary: Summary,
+    sections: Sequence[Section],
+    *,
+    title: str | None,
+    parts: Mapping[str, str],
+) -> str:
+    """Return the whole page.
+
+    Args:
+        records: All records, for the table and the way of measuring.
+        summary: What the sweep showed.
+        sections: The charts.
+        title: The heading; None names the models.
+        parts: ``style``, ``script``, ``specs`` (safe JSON), ``plotly`` and ``records`` (packed).
+    """
+    heading = html.escape(title or _title(records))
+    numbers = count()
+    body = "".join(_section(section, numbers) for section in sections)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="generator" content="wattwerk {__version__}">\n<link rel="icon" href="data:,">\n'
+        f"<title>{heading}</title>\n<style>\n{parts['style']}</style>\n</head>\n<body>\n"
+        '<a class="skip" href="#summary">Skip to the summary</a>\n<div class="page">\n'
+        f"{_head(heading, records, sections)}<main>\n{_summary(summary)}{_method(records)}{_key(records)}{body}"
+        f"{_table(records)}</main>\n{_foot()}</div>\n"
+        f'<script type="application/json" id="specs">{parts["specs"]}</script>\n'
+        f'<script type="text/plain" id="records">{parts["records"]}</script>\n'
+        f'<script type="text/plain" id="plotly">{parts["plotly"]}</script>\n'
+        f"<script>\n{parts['script']}</script>\n</body>\n</html>\n"
+    )
+
+
+def _title(records: Sequence[Record]) -> str:
+    models = list(by_model(records))
+    told = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
+    platforms = sorted({record.platform.label for record in records})
+    return f"{told} on {platforms[0] if len(platforms) == 1 else f'{len(platforms)} machines'}"
+
+
+def _head(heading: str, records: Sequence[Record], sections: Sequence[Section]) -> str:
+    days = sorted({record.started_at[:10] for record in records})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    links = [("summary", "Summary"), ("method", "How it was measured")]
+    links += [(section.key, section.title) for section in sections if section.charts] + [
+        ("records-table", "All records")
+    ]
+    items = "".join(f'<li><a href="#{key}">{html.escape(text)}</a></li>' for key, text in links)
+    noun = "configuration" if len(records) == 1 else "configurations"
+    return (
+        f'<header><p class="brand">wattwerk</p><h1>{heading}</h1>'
+        f'<p class="lead">Latency, power and energy of {len(records)} {noun}, measured {html.escape(when)}.</p>'
+        f'<nav aria-label="Sections"><ul>{items}</ul></nav>'
+        '<p class="notice" id="fallback" hidden>This browser cannot unpack the charts. Every value is in the table '
+        "below; Chrome 80, Firefox 113, Safari 16.4 or newer also draw the charts.</p>"
+        '<noscript><p class="notice">Charts and sorting need JavaScript; every value is in the table below.</p>'
+        "</noscript>"
+        "</header>\n"
+    )
+
+
+def _foot() -> str:
+    return (
+        f"<footer>Made by wattwerk {__version__}. This file holds everything it shows and loads nothing. "
+        "It contains plotly.js, © Plotly, Inc., under the MIT licence.</footer>\n"
+    )
+
+
+# --- summary ----------------------------------------------------------------------------------------------------------
+
+
+def _summary(summary: Summary) -> str:
+    several = len(summary.models) > 1
+    models = "".join(_model(model, several) for model in summary.models)
+    words = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in summary.sentences if sentence != QUICK_SENTENCE)
+    quick = f'<p class="notice">{html.escape(QUICK_SENTENCE)}</p>' if summary.quick else ""
+    return (
+        f'<section id="summary" aria-labelledby="summary-title"><h2 id="summary-title">Summary</h2>{models}{quick}'
+        f'<ul class="words">{words}</ul></section>\n'
+    )
+
+
+def _model(model: ModelSummary, several: bool) -> str:
+    heading = f"<h3>{html.escape(model.model)}</h3>" if several else ""
+    cards = "".join(_card(choice, model) for choice in model.choices)
+    return f'<div class="model">{heading}<div class="cards">{cards}</div></div>'
+
+
+def _card(choice: Choice, model: ModelSummary) -> str:
+    small = []
+    if choice.goal == "energy" and model.energy_basis:
+        small.append(model.energy_basis)
+    if choice.low is not None and choice.high is not None:
+        small.append(f"{value_words(choice.figure, choice.low)} to {value_words(choice.figure, choice.high)}")
+    return (
+        f'<div class="card"><p class="goal">{_GOALS[choice.goal]}</p>'
+        f'<p class="value">{value_words(choice.figure, choice.value)}</p>'
+        f'<p class="what">{html.escape(choice.configuration)}</p><p class="gain">{_gain(choice, model)}</p>'
+        f'<p class="small">{html.escape("; ".join(small))}</p></div>'
+    )
+
+
+def _gain(choice: Choice, model: ModelSummary) -> str:
+    if choice.record_id == model.default_id:
+        return "the default configuration"
+    if choice.gain_ratio is None:
+        return "not comparable with the default"
+    told = _GAINS[choice.goal].format(times(choice.gain_ratio))
+    if choice.gain_significant is False:
+        modelled = choice.provenance is Provenance.MODELLED
+        return f"{told}, but the bounds overlap" if modelled else "no significant difference from the default"
+    return told
+
+
+# --- way of measuring and key -----------------------------------------------------------------------------------------
+
+
+def _method(records: Sequence[Record]) -> str:
+    blocks = [*machine_facts(records), ("Procedure", method_facts(records)), ("Conditions", conditions(records))]
+    facts = "".join(_facts(title, lines) for title, lines in blocks if lines)
+    return (
+        '<section id="method" aria-labelledby="method-title"><h2 id="method-title">How it was measured</h2>'
+        '<p class="intro">Every figure carries where it comes from: measured, derived from measured values, or '
+        "modelled within bounds. Modelled and measured values are never ranked against each other.</p>"
+        f'<div class="facts">{facts}</div></section>\n'
+    )
+
+
+def _facts(title: str, lines: Sequence[tuple[str, str]]) -> str:
+    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in lines)
+    return f"<div><h3>{html.escape(title)}</h3><dl>{items}</dl></div>"
+
+
+def _key(records: Sequence[Record]) -> str:
+    """Return the key to all charts: colour is precision, the marker is the runtime, hatching is a model."""
+    shown = [record for record in records if record.status in (Status.OK, Status.INVALID)]
+    present = sorted({record.setup.precision for record in shown}, key=precision_order)
+    items = [
+        f'<span class="swatch" style="background:var(--{p if p in PRECISIONS else "other"})"></span>{html.escape(p)}'
+        for p in present
+    ]
+    curves = len({record.setup.batch for record in shown}) > 1
+    if curves:
+        symbols = lane_symbols(shown, Names(shown))
+        items += [f"{_mark(symbol)}{html.escape(lane)}" for lane, symbol in symbols.items()]
+    if any(is_modelled(figure) for record in shown for figure in record.figures.values()):
+        items.append('<span class="swatch hatched"></span>hatched: modelled, the error bar shows its bounds')
+    if curves and any(is_modelled(r.figures[name]) for r in shown for name in EFFICIENCIES if name in r.figures):
+        items.append(f"{_DASHED}dashed, open marker: modelled")
+    if any(record.status is Status.INVALID for record in shown):
+        items.append('<span class="swatch invalid"></span>pale, “invalid”: throttled or drifting, never ranked')
+    listed = "".join(f"<li>{item}</li>" for item in items)
+    return f'<ul class="key" aria-label="Key to the charts">{listed}</ul>\n'
+
+
+def _mark(symbol: str) -> str:
+    return f'<svg class="mark full" viewBox="0 0 16 16" aria-hidden="true">{_MARKS[symbol]}</svg>'
+
+
+# --- charts -----------------------------------------------------------------------------------------------------------
+
+
+def _section(section: Section, numbers: count[int]) -> str:
+    charts = "".join(_chart(chart, next(numbers)) for chart in section.charts)
+    content = f'<div class="charts">{charts}</div>' if charts else f'<p class="intro">{html.escape(section.note)}</p>'
+    intro = f'<p class="intro">{html.escape(section.intro)}</p>' if charts else ""
+    return (
+        f'<section id="{section.key}" aria-labelledby="{section.key}-title">'
+        f'<h2 id="{section.key}-title">{html.escape(section.title)}</h2>{intro}{content}</section>\n'
+    )
+
+
+def _chart(chart: Chart, number: int) -> str:
+    return (
+        f"<figure><figcaption><h3>{html.escape(chart.title)}</h3></figcaption>"
+        f'<div class="chart" role="img" aria-label="{html.escape(chart.alt)}" data-spec="{number}" '
+        f'style="min-height:{chart.spec["height"]}px"><p class="waiting">Drawing …</p></div></figure>'
+    )
+
+
+# --- table ------------------------------------------------------------------------------------------------------------
+
+#: heading, figure
+_COLUMNS: Final = (
+    ("p50", "latency_p50_s"),
+    ("p99", "latency_p99_s"),
+    ("Throughput", "throughput_per_s"),
+    ("GPU power", "gpu_power_w"),
+    ("CPU power", "cpu_power_w"),
+    ("System power", "system_power_w"),
+    ("Gross energy", "energy"),
+    ("Net energy", "net_energy"),
+    ("1/s/W, accelerator", "accelerator_efficiency_per_s_per_w"),
+    ("1/s/W, system", "system_efficiency_per_s_per_w"),
+    ("Of peak", "peak_share_ratio"),
+    ("Peak memory", "memory_peak_bytes"),
+)
+
+
+def _table(records: Sequence[Record]) -> str:
+    names = Names(records)
+    columns = [(head, figure) for head, figure in _COLUMNS if any(_figure_name(r, figure) for r in records)]
+    texts = ["Model", "Runtime", "Precision", "Batch", "Status"]
+    heads = [(text, text == "Batch") for text in texts] + [(head, True) for head, _ in columns]
+    head = "".join(
+        f'<th scope="col"{" class=number" if number else ""}><button type="button">{html.escape(text)}</button></th>'
+        for text, number in heads
+    )
+    rows = "".join(_row(record, names, [figure for _, figure in columns]) for record in _table_order(records))
+    return (
+        '<section id="records-table" aria-labelledby="records-title"><h2 id="records-title">All records</h2>'
+        '<p class="intro">Click a heading to sort. Energies are for one inference, of the widest scope that the record '
+        "has; hatched cells with a tilde are modelled, with their bounds.</p>"
+        '<div class="table" role="region" aria-labelledby="records-title" tabindex="0">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        '<p class="actions"><button class="button" id="download" type="button">Download the records (JSON)</button>'
+        "<span>Every figure with its scope, provenance and bounds.</span></p></section>\n"
+    )
+
+
+def _table_order(records: Sequence[Record]) -> list[Record]:
+    def order(record: Record) -> tuple[str, str, int, int]:
+        setup = record.setup
+        return record.subject.name, setup.runtime, precision_order(setup.precision), setup.batch or 0
+
+    return sorted(records, key=order)
+
+
+def _row(record: Record, names: Names, figures: Sequence[str]) -> str:
+    setup = record.setup
+    effective = str(setup.effective.get("precision") or setup.precision)
+    precision = setup.precision if effective == setup.precision else f"{setup.precision} (ran {effective})"
+    status = record.status.value
+    quick = "<small>quick</small>" if is_quick(record) and record.status is Status.OK else ""
+    reason = f"<small>{html.escape(record.reason)}</small>" if record.reason else ""
+    cells = (
+        f'<td class="name">{html.escape(record.subject.name)}</td>'
+        f'<td class="name">{html.escape(names.lane(record))}</td>'
+        f'<td data-value="{precision_order(setup.precision)}">{html.escape(precision)}</td>'
+        f'<td class="number" data-value="{setup.batch or ""}">{setup.batch or "–"}</td>'
+        f'<td class="{"reason" if reason else "plain"}"><span class="status {status}">{status.replace("_", " ")}</span>'
+        f"{quick}{reason}</td>"
+    )
+    cells += "".join(_cell(record, figure) for figure in figures)
+    return f'<tr class="{status}">{cells}</tr>'
+
+
+def _figure_name(record: Record, column: str) -> str | None:
+    """Return the name of the figure in a column; for energies, that of the widest scope, measured before modelled."""
+    if column not in ("energy", "net_energy"):
+        return column if record.value(column) is not None else None
+    basis = next((basis for basis in BASES if energy_on(record, basis)), None)
+    if basis is None:
+        return None
+    name = basis.gross if column == "energy" else basis.net
+    return name if record.value(name) is not None else None
+
+
+def _cell(record: Record, column: str) -> str:
+    name = _figure_name(record, column)
+    value = estimate(record, name) if name else None
+    if name is None or value is None:
+        return '<td class="number" data-value="">–</td>'
+    modelled = is_modelled(record.figures[name])
+    small = ""
+    if column in ("energy", "net_energy"):
+        small += f"<small>{name.partition('_')[0]}</small>"
+    if modelled and value.low is not None and value.high is not None:
+        small += f"<small>{format_value(name, value.low)} – {format_value(name, value.high)}</small>"
+    kind = "number modelled" if modelled else "number"
+    text = f"{'~' if modelled else ''}{format_value(name, value.value)}"
+    return f'<td class="{kind}" data-value="{value.value:.6g}">{html.escape(text)}{small}</td>'

@@ -1,0 +1,186 @@
+"""Run a sweep: a recorder beside, a worker for each family of runtimes, one record for every configuration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from time import perf_counter_ns
+from typing import Protocol
+
+import msgspec
+
+from wattwerk import machine
+from wattwerk.bench.energy import Idle
+from wattwerk.bench.evaluate import Context, evaluate
+from wattwerk.bench.process import WorkerProcess
+from wattwerk.bench.scenario import Configuration, Procedure, Sweep
+from wattwerk.bench.worker import Measurement, Trouble
+from wattwerk.catalog import processors
+from wattwerk.meters.inventory import default_specs
+from wattwerk.meters.recorder import Recorder
+from wattwerk.records import Figure, Record, Setup, Status, Subject, new_id, now
+from wattwerk.store import Store
+
+_COOL_DOWN_LIMIT_S = 60.0
+_LEAD_NS = 500_000_000  # a trace begins this much before what is computed from it, so that samples stand on both sides
+
+Plain = str | int | float | bool | None
+
+
+class Listener(Protocol):
+    """What wants to know how far a sweep is."""
+
+    def started(self, configuration: Configuration, index: int, count: int) -> None:
+        """Hear that a configuration begins; ``index`` counts from 1."""
+
+    def phase(self, text: str) -> None:
+        """Hear what is going on within the configuration."""
+
+    def finished(self, record: Record) -> None:
+        """Hear that a configuration is done and stored."""
+
+
+class Silence:
+    """A listener that does nothing."""
+
+    def started(self, configuration: Configuration, index: int, count: int) -> None:
+        """Do nothing."""
+
+    def phase(self, text: str) -> None:
+        """Do nothing."""
+
+    def finished(self, record: Record) -> None:
+        """Do nothing."""
+
+
+def run_sweep(sweep: Sweep, store: Store, listener: Listener | None = None) -> list[Record]:
+    """Measure every configuration of a sweep that has no record yet, and store each as soon as it is done.
+
+    Args:
+        sweep: What to measure; its plan has to be in the store already if it is to be resumed.
+        store: Where the records go.
+        listener: Hears of the progress.
+
+    Returns:
+        All records of the sweep, those of an earlier start too.
+
+    Raises:
+        StoreError: The store cannot be written; what was stored stays.
+        MeasurementError: The recorder died.
+    """
+    heard = listener or Silence()
+    open_ones = remaining(sweep, store.records(sweep.id))
+    if open_ones:
+        _run(sweep, open_ones, store, heard)
+    return store.records(sweep.id)
+
+
+def remaining(sweep: Sweep, records: Sequence[Record]) -> list[Configuration]:
+    """Return the configurations of a sweep that have no record yet, in their order."""
+    done = {str(record.setup.protocol.get("configuration")) for record in records}
+    return [c for c in sweep.configurations if _key(c) not in done]
+
+
+def _key(configuration: Configuration) -> str:
+    return msgspec.json.encode(configuration, order="sorted").decode()
+
+
+def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: Listener) -> None:
+    procedure = sweep.procedure
+    cpu_model = processors.cpu_power_here()
+    with Recorder(default_specs(cpu_model), procedure.rate_hz) as recorder:
+        heard.phase("measuring the idle machine")
+        context = Context(machine.describe(recorder.accelerators), _idle(procedure, recorder))
+        with WorkerProcess(recorder.gate) as process:
+            done = len(sweep.configurations) - len(open_ones)
+            for index, configuration in enumerate(open_ones, start=done + 1):
+                heard.started(configuration, index, len(sweep.configurations))
+                record = _run_one(sweep, configuration, process, recorder, context, heard)
+                store.add(record)
+                heard.finished(record)
+                if record.status is Status.INVALID and "throttled" in record.reason:
+                    heard.phase("cooling down")
+                    _cool_down(recorder)
+
+
+def _idle(procedure: Procedure, recorder: Recorder) -> Idle:
+    time.sleep(_LEAD_NS / 1e9)
+    start = perf_counter_ns()
+    time.sleep(procedure.idle_s)
+    end = perf_counter_ns()
+    return Idle(recorder.trace(start - _LEAD_NS, end), (start, end))
+
+
+def _run_one(
+    sweep: Sweep,
+    configuration: Configuration,
+    process: WorkerProcess,
+    recorder: Recorder,
+    context: Context,
+    heard: Listener,
+) -> Record:
+    started_at, start = now(), perf_counter_ns() - _LEAD_NS
+    answer = process.ask(configuration, sweep.procedure, heard.phase)
+    recorder.gate.resume()  # a worker that died may have left it paused
+    subject = Subject(configuration.model)
+    setup = _setup(configuration, sweep.procedure, answer)
+    figures: dict[str, Figure] = {}
+    if isinstance(answer, Trouble):
+        status, reason = answer.status, answer.reason
+    else:
+        subject = answer.subject
+        trace = recorder.trace(start, answer.unloaded_idle[1])
+        status, reason, figures = evaluate(answer, trace, configuration, sweep.procedure, context)
+    return Record(
+        id=new_id(),
+        kind="bench",
+        group=sweep.id,
+        subject=subject,
+        platform=context.platform,
+        setup=setup,
+        started_at=started_at,
+        finished_at=now(),
+        status=status,
+        reason=reason,
+        figures=figures,
+    )
+
+
+def _setup(configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble) -> Setup:
+    protocol: dict[str, Plain] = msgspec.structs.asdict(procedure) | {"configuration": _key(configuration)}
+    effective: dict[str, Plain] = {}
+    if isinstance(answer, Measurement):
+        made = len(answer.recorded_ns) + len(answer.unrecorded_ns)
+        protocol |= {"warmup": answer.warmup, "iterations": made}
+        told = answer.effective
+        effective = {
+            "precision": told.precision.value,
+            "device": told.device,
+            "threads": told.threads,
+            "streams": told.streams,
+            **told.details,
+        }
+    return Setup(
+        runtime=configuration.runtime,
+        precision=configuration.precision,
+        batch=configuration.batch,
+        device=configuration.device,
+        threads=configuration.threads,
+        options=configuration.options,
+        effective=effective,
+        protocol=protocol,
+    )
+
+
+def _cool_down(recorder: Recorder) -> None:
+    """Wait until no accelerator reports that it is throttled, a minute at most."""
+    from wattwerk.meters.nvml import invalidating_reasons
+
+    deadline = time.monotonic() + _COOL_DOWN_LIMIT_S
+    while time.monotonic() < deadline:
+        start = perf_counter_ns()
+        time.sleep(2.0)
+        trace = recorder.trace(start)
+        masks = [c.name for c in trace.channels if c.name.endswith("_throttle_count")]
+        if not any(invalidating_reasons(trace.union(name, start, perf_counter_ns())) for name in masks):
+            return

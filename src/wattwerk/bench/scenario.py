@@ -1,0 +1,197 @@
+"""What is to be measured: configurations, the procedure, and the sweep that orders them."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from wattwerk.errors import ConfigError, StoreError
+from wattwerk.records import new_id
+
+DEFAULT_RUNTIME = "onnxruntime"
+
+
+class Procedure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How each configuration is measured.
+
+    Attributes:
+        quick: Whether the energy windows are shorter than what a defensible figure needs; figures are marked so.
+        warmup: Untimed iterations before anything is timed.
+        warmup_s: And at least this long, so that clocks have settled.
+        iterations: Timed iterations for the latency figures.
+        slow_above_s: An iteration that takes longer than this makes the model slow, so that the next two hold.
+        slow_warmup: Untimed iterations of a slow model.
+        slow_iterations: Timed iterations of a slow model.
+        windows: Energy windows.
+        window_s: Length of one energy window.
+        idle_s: Length of each idle measurement.
+        rate_hz: Rate of the sampler.
+        timeout_s: A configuration that takes longer than this has failed.
+        seed: Seeds weights, inputs and the order of the configurations.
+
+    Source: iterations as in the Fraunhofer IPA study (section 4.1.4): 20 + 200, and 5 + 20 for very slow models.
+    """
+
+    quick: bool = True
+    warmup: int = 20
+    warmup_s: float = 0.5
+    iterations: int = 200
+    slow_above_s: float = 1.0
+    slow_warmup: int = 5
+    slow_iterations: int = 20
+    windows: int = 5
+    window_s: float = 2.0
+    idle_s: float = 1.0
+    rate_hz: float = 10.0
+    timeout_s: float = 1800.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "warmup": (self.warmup, 0),
+            "iterations": (self.iterations, 4),
+            "slow_iterations": (self.slow_iterations, 4),
+            "windows": (self.windows, 2),
+            "window_s": (self.window_s, 0.1),
+            "idle_s": (self.idle_s, 0.1),
+            "rate_hz": (self.rate_hz, 0.5),
+            "timeout_s": (self.timeout_s, 1),
+        }
+        for name, (value, lowest) in limits.items():
+            if not lowest <= value < 1e7:
+                raise ValueError(f"{name} is {value}, it has to be at least {lowest} and less than ten million")
+
+
+QUICK = Procedure()
+FULL = Procedure(quick=False, window_s=10.0, idle_s=10.0)
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One point of the sweep.
+
+    Attributes:
+        model: A name of the catalog, a path to an ONNX file, or ``package.module:factory``.
+        runtime: The runtime's name.
+        precision: The arithmetic asked for.
+        batch: Samples in one iteration.
+        device: The device, as the runtime names it.
+        threads: Compute threads on the CPU; None leaves the choice to the runtime.
+        options: Options of the runtime.
+        weights: Where real weights come from; None for seeded ones.
+        input_shape: The shape of one sample, for models that do not say.
+    """
+
+    model: str
+    runtime: str
+    precision: str
+    batch: int
+    device: str
+    threads: int | None = None
+    options: dict[str, Any] = {}
+    weights: str | None = None
+    input_shape: tuple[int, ...] | None = None
+
+    def label(self) -> str:
+        """Return the configuration in words that fit on a progress line."""
+        threads = f", {self.threads} threads" if self.threads else ""
+        return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}"
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Configurations in the order in which they run, and how they are measured."""
+
+    id: str
+    procedure: Procedure
+    configurations: tuple[Configuration, ...]
+
+    def to_json(self) -> str:
+        """Write the sweep as JSON, for the store."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_json(cls, body: str) -> Sweep:
+        """Read a sweep back.
+
+        Raises:
+            StoreError: The text is no sweep.
+        """
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except msgspec.DecodeError as error:
+            raise StoreError(
+                f"the stored plan of a sweep cannot be read ({error})", "start the sweep afresh"
+            ) from error
+
+
+def new_sweep(configurations: Iterable[Configuration], procedure: Procedure) -> Sweep:
+    """Put configurations into a random, reproducible order.
+
+    Random order keeps a slow change of the machine (heat, other load) from looking like an effect of the batch size.
+
+    Raises:
+        ConfigError: There is nothing to measure.
+    """
+    ordered = sorted(set_of(configurations), key=Configuration.label)
+    if not ordered:
+        raise ConfigError("there is nothing to measure", "name a model, a runtime, a precision and a batch size")
+    random.Random(procedure.seed).shuffle(ordered)
+    return Sweep(id=new_id(), procedure=procedure, configurations=tuple(ordered))
+
+
+def set_of(configurations: Iterable[Configuration]) -> list[Configuration]:
+    """Return the configurations without repetitions, in their order."""
+    unique: dict[bytes, Configuration] = {}
+    for configuration in configurations:
+        unique.setdefault(msgspec.json.encode(configuration, order="sorted"), configuration)
+    return list(unique.values())
+
+
+def product(
+    models: Sequence[str],
+    backends: Sequence[tuple[str, str]],
+    precisions: Sequence[str],
+    batches: Sequence[int],
+    threads: Sequence[int | None],
+    options: dict[str, Any],
+    weights: str | None,
+    input_shape: tuple[int, ...] | None,
+) -> list[Configuration]:
+    """Return every combination.
+
+    Args:
+        models: References of models.
+        backends: Pairs of runtime and device.
+        precisions: Precisions asked for.
+        batches: Batch sizes, each at least 1.
+        threads: Thread counts; None leaves the choice to the runtime.
+        options: Options of the runtime, the same for all.
+        weights: Where real weights come from.
+        input_shape: The shape of one sample, for models that do not say.
+
+    Raises:
+        ConfigError: A batch size or a thread count is below 1.
+    """
+    for name, values in (("batch size", batches), ("thread count", [t for t in threads if t is not None])):
+        for value in values:
+            if value < 1:
+                raise ConfigError(f"{name} {value} is not possible", "use 1 or more")
+    return [
+        Configuration(
+            model=model,
+            runtime=runtime,
+            precision=precision,
+            batch=batch,
+            device=device,
+            threads=count,
+            options=options,
+            weights=weights,
+            input_shape=input_shape,
+        )
+        for model, (runtime, device), precision, batch, count in itertools.product(
+            models, backends, precisions, batches, threads
+        )
+    ]

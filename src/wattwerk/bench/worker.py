@@ -1,0 +1,234 @@
+"""What the worker does: load a model, run it, and say what it saw.
+
+One worker runs the configurations of one family of runtimes one after the other, so that a library is loaded once. It
+reports times of ``perf_counter_ns``, the clock that the recorder uses too; the parent puts both together afterwards.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from array import array
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter_ns
+
+import msgspec
+
+from wattwerk.bench.scenario import Configuration, Procedure
+from wattwerk.bench.timing import quiet, run_for, time_calls
+from wattwerk.catalog import models
+from wattwerk.errors import ConversionError, UnavailableError, WattwerkError
+from wattwerk.meters.recorder import Gate
+from wattwerk.records import Status, Subject
+from wattwerk.runtimes import RUNTIMES
+from wattwerk.runtimes.base import Arrays, Effective, LoadSpec, Precision, Session
+
+_CALIBRATION_SAMPLES = 16
+
+Interval = tuple[int, int]
+
+
+class Phase(msgspec.Struct, frozen=True):
+    """Word from the worker: what it is doing now."""
+
+    text: str
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Word from the worker: the configuration has no result, and why."""
+
+    status: Status
+    reason: str
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """Word from the worker: everything it saw; all times in nanoseconds of ``perf_counter_ns``.
+
+    Attributes:
+        subject: The model.
+        effective: What the runtime really did.
+        recorded_ns: Durations of the timed iterations with the sampler running.
+        unrecorded_ns: Durations of the timed iterations with the sampler paused.
+        warmup: Untimed iterations that were made.
+        load_ns: How long loading, converting and compiling took.
+        steady_start: When the energy windows began.
+        steady_ends: The end of every iteration of the energy windows.
+        loaded_idle: Intervals with the model loaded and nothing running: before and after the windows.
+        unloaded_idle: The interval after the model was unloaded.
+        memory_peak_bytes: Peak resident memory of the process since the configuration began; None if unknown.
+        device_memory_peak_bytes: Peak memory on the accelerator; None where the runtime does not tell.
+        finite: Whether all outputs were finite numbers.
+        device_name: The accelerator's name as its runtime gives it; empty for the CPU.
+    """
+
+    subject: Subject
+    effective: Effective
+    recorded_ns: array[int]
+    unrecorded_ns: array[int]
+    warmup: int
+    load_ns: int
+    steady_start: int
+    steady_ends: array[int]
+    loaded_idle: tuple[Interval, ...]
+    unloaded_idle: Interval
+    memory_peak_bytes: int | None
+    device_memory_peak_bytes: int | None
+    finite: bool
+    device_name: str = ""
+
+
+def answer(
+    configuration: Configuration, procedure: Procedure, gate: Gate | None, tell: Callable[[str], None]
+) -> Measurement | Trouble:
+    """Measure a configuration; what goes wrong is an answer too.
+
+    Args:
+        configuration: What to measure.
+        procedure: How.
+        gate: Pauses the recorder; None if there is none.
+        tell: Hears what is going on.
+    """
+    try:
+        return _measure(configuration, procedure, gate, tell)
+    except MemoryError as error:
+        return Trouble(Status.OUT_OF_MEMORY, f"does not fit in memory ({error})" if str(error) else "out of memory")
+    except (UnavailableError, ConversionError) as error:
+        return Trouble(Status.UNSUPPORTED, str(error))
+    except WattwerkError as error:
+        return Trouble(Status.FAILED, str(error))
+    except Exception as error:  # whatever a library raises is a result of this configuration
+        traceback.print_exc(file=sys.stderr)  # into the worker's log
+        text = " ".join(str(error).split())
+        return Trouble(Status.FAILED, f"{type(error).__name__}: {text[:400]}")
+
+
+def _measure(
+    configuration: Configuration, procedure: Procedure, gate: Gate | None, tell: Callable[[str], None]
+) -> Measurement:
+    reset = _reset_memory_peak()
+    tell("loading")
+    model = _model(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
+    inputs = model.sample_inputs(configuration.batch, procedure.seed)
+    load_start = perf_counter_ns()
+    session = RUNTIMES.load(configuration.runtime).load(model, _load_spec(configuration, procedure, model))
+    try:
+        call = session.bind(inputs)
+        load_ns = perf_counter_ns() - load_start
+        idle_before = _idle(procedure.idle_s, tell)
+        tell("warming up")
+        warmup, iterations = _warm_up(call, procedure)
+        tell(f"timing {iterations} iterations")
+        with quiet():
+            recorded, unrecorded = _time_both_ways(call, iterations, gate)
+            tell(f"{procedure.windows} energy windows of {procedure.window_s:g} s")
+            # half a second more than asked for, so that windows can begin and end at a tick of an energy counter
+            duration_s = procedure.windows * procedure.window_s + 0.5
+            steady_start, steady_ends = run_for(call, duration_s, procedure.windows)
+        idle_after = _idle(procedure.idle_s, tell)
+        finite = _all_finite(session, inputs)
+        device_peak = session.device_memory_peak_bytes()
+        device_name = session.device_name()
+        effective = session.effective
+    finally:
+        session.close()
+    return Measurement(
+        subject=model.subject(),
+        effective=effective,
+        recorded_ns=recorded,
+        unrecorded_ns=unrecorded,
+        warmup=warmup,
+        load_ns=load_ns,
+        steady_start=steady_start,
+        steady_ends=steady_ends,
+        loaded_idle=(idle_before, idle_after),
+        unloaded_idle=_idle(procedure.idle_s, tell),
+        memory_peak_bytes=_memory_peak_bytes() if reset else None,
+        device_memory_peak_bytes=device_peak,
+        finite=finite,
+        device_name=device_name,
+    )
+
+
+@lru_cache(maxsize=3)
+def _model(reference: str, weights: str | None, input_shape: tuple[int, ...] | None, seed: int) -> models.CatalogModel:
+    """Keep the last models, since many configurations of a sweep share them."""
+    return models.resolve(reference, weights=weights, input_shape=input_shape, seed=seed)
+
+
+def _load_spec(configuration: Configuration, procedure: Procedure, model: models.CatalogModel) -> LoadSpec:
+    def calibration() -> list[Arrays]:
+        return [model.sample_inputs(1, procedure.seed + 1 + index) for index in range(_CALIBRATION_SAMPLES)]
+
+    return LoadSpec(
+        precision=Precision(configuration.precision),
+        batch=configuration.batch,
+        device=configuration.device,
+        threads=configuration.threads,
+        options=configuration.options,
+        calibration=calibration,
+    )
+
+
+def _idle(duration_s: float, tell: Callable[[str], None]) -> Interval:
+    tell("idle")
+    time.sleep(min(0.3, duration_s))  # what came before dies away first
+    start = perf_counter_ns()
+    time.sleep(duration_s)
+    return start, perf_counter_ns()
+
+
+def _warm_up(call: Callable[[], object], procedure: Procedure) -> tuple[int, int]:
+    """Run untimed iterations; return how many there were, and how many timed ones shall follow."""
+    call()  # the first one may still load or compile something
+    second_s = time_calls(call, 1)[0] / 1e9
+    slow = second_s > procedure.slow_above_s
+    least = procedure.slow_warmup if slow else procedure.warmup
+    _, ends = run_for(call, max(0.0, procedure.warmup_s - second_s), max(0, least - 2))
+    return len(ends) + 2, procedure.slow_iterations if slow else procedure.iterations
+
+
+def _time_both_ways(call: Callable[[], object], iterations: int, gate: Gate | None) -> tuple[array[int], array[int]]:
+    """Time four blocks, sampler running, paused, paused, running, so that a drift cancels out."""
+    if gate is None:
+        return time_calls(call, iterations), array("q")
+    recorded: array[int] = array("q")
+    unrecorded: array[int] = array("q")
+    for block, pause in enumerate((False, True, True, False)):
+        (gate.pause if pause else gate.resume)()
+        time_calls(call, 2)  # the wait for the sampler has let caches cool
+        count = iterations * (block + 1) // 4 - iterations * block // 4
+        (unrecorded if pause else recorded).extend(time_calls(call, count))
+    return recorded, unrecorded
+
+
+def _all_finite(session: Session, inputs: Arrays) -> bool:
+    import numpy as np
+
+    return all(bool(np.isfinite(array).all()) for array in session.outputs(inputs).values())
+
+
+def _reset_memory_peak() -> bool:
+    """Restart the system's count of this process's peak memory; False where the system cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _memory_peak_bytes() -> int | None:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def be_first_to_go() -> None:
+    """Ask Linux to end this process, not another one of the user's, when memory runs out."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

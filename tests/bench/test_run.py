@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.bench.conftest import SHORT
+
+from wattwerk.bench.run import remaining, run_sweep
+from wattwerk.bench.scenario import Configuration, Sweep, new_sweep
+from wattwerk.records import Provenance, Record, Status
+from wattwerk.store import Store
+
+
+def configuration(model: Path | str, **fields: object) -> Configuration:
+    """Return a configuration of the fake runtime unless the fields say otherwise."""
+    plain = {"model": str(model), "runtime": "onnxruntime", "precision": "fp32", "batch": 1, "device": "cpu"}
+    return Configuration(**(plain | fields))  # type: ignore[arg-type]
+
+
+def measure(*configurations: Configuration) -> list[Record]:
+    """Run a sweep in the test's own store."""
+    with Store() as store:
+        return run_sweep(new_sweep(configurations, SHORT), store)
+
+
+def test_a_sweep_gives_a_record_with_every_figure(tiny_onnx: Path) -> None:
+    """A real model on a real runtime: the record has latency, throughput, load, energy, memory and their provenance."""
+    (record,) = measure(configuration(tiny_onnx, batch=4, threads=1))
+    assert record.status in (Status.OK, Status.INVALID), record.reason
+    figures = record.figures
+    for name in ("latency_mean_s", "latency_std_s", "latency_p50_s", "latency_p90_s", "latency_p95_s", "latency_p99_s",
+                 "throughput_per_s", "cpu_utilisation_ratio", "cpu_load_delta_ratio", "sampler_overhead_ratio",
+                 "effective_ops_per_s"):  # fmt: skip
+        assert figures[name].value is not None, name
+    assert figures["latency_p50_s"].provenance is Provenance.MEASURED
+    assert 1e-7 < record.value("latency_p50_s") < 1  # type: ignore[operator]
+    assert record.value("latency_p50_s") <= record.value("latency_p99_s")  # type: ignore[operator]
+    rate = 4 / record.value("latency_mean_s")  # type: ignore[operator]
+    assert record.value("throughput_per_s") == pytest.approx(rate, rel=0.9)
+    assert record.value("effective_ops_per_s") == pytest.approx(
+        record.value("throughput_per_s") * record.subject.sample_flops  # type: ignore[operator]
+    )
+    assert record.setup.effective["precision"] == "fp32"
+    assert record.setup.effective["threads"] == 1
+    assert record.setup.protocol["quick"] is True
+    cpu = figures["cpu_energy_per_inference_j"]
+    assert cpu.provenance in (Provenance.MEASURED, Provenance.MODELLED)
+    if cpu.provenance is Provenance.MODELLED:
+        assert cpu.low < cpu.value < cpu.high  # type: ignore[operator]
+        assert figures["system_power_w"].provenance is Provenance.MODELLED
+    power = record.value("cpu_power_w") / record.value("throughput_per_s")  # type: ignore[operator]
+    assert cpu.value == pytest.approx(power, rel=0.2)
+
+
+def test_what_fails_is_a_record_and_the_sweep_goes_on(tiny_onnx: Path, fake_plugin: str) -> None:
+    """A crash, a lack of memory, a conversion error and an unsupported precision each become a record with a reason."""
+    fake = fake_plugin
+    records = measure(
+        configuration(tiny_onnx, runtime=fake, options={"fail": "crash"}),
+        configuration(tiny_onnx, runtime=fake, options={"fail": "memory"}),
+        configuration(tiny_onnx, runtime=fake, options={"fail": "convert"}),
+        configuration(tiny_onnx, precision="bf16"),
+        configuration(tiny_onnx, runtime=fake),
+    )
+    found = {(r.setup.runtime, r.setup.precision, str(r.setup.options.get("fail"))): r for r in records}
+    assert found[fake, "fp32", "crash"].status is Status.FAILED
+    assert found[fake, "fp32", "memory"].status is Status.OUT_OF_MEMORY
+    assert found[fake, "fp32", "convert"].status is Status.UNSUPPORTED
+    assert found["onnxruntime", "bf16", "None"].status is Status.UNSUPPORTED
+    assert all(r.reason for r in records if r.status not in (Status.OK,))
+    assert found[fake, "fp32", "None"].figures
+
+
+def test_a_hanging_configuration_is_ended(tiny_onnx: Path, fake_plugin: str) -> None:
+    """After its time is up a configuration is killed and recorded as failed."""
+    from msgspec.structs import replace
+
+    hanging = configuration(tiny_onnx, runtime=fake_plugin, options={"fail": "hang"})
+    with Store() as store:
+        (record,) = run_sweep(new_sweep([hanging], replace(SHORT, timeout_s=3.0)), store)
+    assert record.status is Status.FAILED
+    assert "within 3 s" in record.reason
+
+
+def test_a_killed_worker_reads_as_lack_of_memory(tiny_onnx: Path, fake_plugin: str) -> None:
+    """The kernel's SIGKILL, which is what it sends when memory runs out, is named as such."""
+    (record,) = measure(configuration(tiny_onnx, runtime=fake_plugin, options={"fail": "kill"}))
+    assert record.status is Status.OUT_OF_MEMORY
+    assert "memory" in record.reason
+
+
+def test_resuming_runs_only_what_is_missing(tiny_onnx: Path) -> None:
+    """A sweep whose first part is stored measures the rest, in the same order."""
+    sweep = new_sweep([configuration(tiny_onnx, batch=b) for b in (1, 2)], SHORT)
+    first = Sweep(id=sweep.id, procedure=sweep.procedure, configurations=sweep.configurations[:1])
+    with Store() as store:
+        (early,) = run_sweep(first, store)
+        assert remaining(sweep, store.records(sweep.id)) == [sweep.configurations[1]]
+        both = run_sweep(sweep, store)
+        assert len(both) == 2
+        assert early in both
+        assert run_sweep(sweep, store) == both
+
+
+def test_the_order_is_random_but_reproducible() -> None:
+    """The same seed gives the same order, another seed another one."""
+    from msgspec.structs import replace
+
+    some = [configuration("m", batch=b) for b in range(1, 30)]
+    one, again = new_sweep(some, SHORT), new_sweep(reversed(some), SHORT)
+    other = new_sweep(some, replace(SHORT, seed=1))
+    assert one.configurations == again.configurations
+    assert one.configurations != other.configurations
+    assert [c.batch for c in one.configurations] != sorted(c.batch for c in one.configurations)
+
+
+_SWEEP = """
+import sys
+from pathlib import Path
+from tests.bench.conftest import SHORT
+from tests.bench.test_run import configuration
+from wattwerk.bench.run import Silence, run_sweep
+from wattwerk.bench.scenario import Sweep
+from wattwerk.store import Store
+
+class Told(Silence):
+    def finished(self, record):
+        print(record.id, flush=True)
+
+if __name__ == "__main__":
+    with Store() as store:
+        run_sweep(Sweep.from_json(Path(sys.argv[1]).read_text()), store, Told())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_fifty_kills_lose_no_finished_configuration(tiny_onnx: Path, tmp_path: Path) -> None:
+    """Fifty times SIGKILL at a random moment: the store opens each time and holds all that was reported as finished.
+
+    The recorder and the worker of a killed sweep go away by themselves.
+    """
+    import random
+
+    from msgspec.structs import replace
+
+    script, plan = tmp_path / "sweep.py", tmp_path / "plan.json"
+    script.write_text(_SWEEP)
+    fast = replace(SHORT, windows=2, window_s=0.1, idle_s=0.1, warmup=2)
+    sweep = new_sweep([configuration(tiny_onnx, batch=b) for b in range(1, 400)], fast)
+    plan.write_text(sweep.to_json())
+    root = Path(__file__).parents[2]
+    moments = random.Random(0)
+    finished: set[str] = set()
+    for _ in range(25):  # two sweeps at a time, in one store
+        before = {p.pid for p in psutil.process_iter()}
+        runs = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(plan)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"PYTHONPATH": str(root)},
+            )
+            for _ in range(2)
+        ]
+        deadline = time.monotonic() + moments.uniform(0.3, 6.0)
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        for run in runs:
+            run.send_signal(signal.SIGKILL)
+        for run in runs:
+            told, complaint = run.communicate(timeout=20)
+            assert run.returncode == -signal.SIGKILL, complaint
+            finished |= set(told.split())
+        with Store() as store:
+            stored = {record.id for record in store.records()}
+        assert finished <= stored
+        _wait_until(lambda before=before: not _left_over(before))  # type: ignore[misc]
+    assert finished, "no configuration was ever finished, so the test proved nothing"
+
+
+def _left_over(before: set[int]) -> list[psutil.Process]:
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in before and "multiprocessing" in " ".join(process.cmdline()):
+                left.append(process)
+        except psutil.Error:
+            continue
+    return left
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "processes of a killed sweep are still there"
+        time.sleep(0.1)
