@@ -1,0 +1,234 @@
+"""What people see in a terminal: tables, a progress line, errors; good in 80 columns and without colour."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from wattwerk.errors import WattwerkError
+from wattwerk.records import Figure, Provenance, Record, Status
+from wattwerk.units import format_value
+
+if TYPE_CHECKING:
+    from wattwerk.bench.scenario import Configuration
+    from wattwerk.registry import Probe
+
+out = Console()
+err = Console(stderr=True)
+
+_MARKS = {Status.OK: "", Status.INVALID: "invalid", Status.FAILED: "failed", Status.OUT_OF_MEMORY: "no memory",
+          Status.UNSUPPORTED: "unsupported"}  # fmt: skip
+
+#: Energies from the widest scope to the narrowest measured one; a table shows the first that is there.
+_ENERGIES = ("wall", "node", "board", "gpu", "cpu")
+
+
+def print_json(value: Any) -> None:
+    """Write a value as indented JSON to the standard output, and nothing else."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def print_error(error: WattwerkError) -> None:
+    """Write an error to the standard error output: what failed, and what to do."""
+    err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+
+
+def shown_energy(record: Record) -> tuple[str, Figure] | None:
+    """Return scope word and figure of the energy per inference that a table shows; measured goes before modelled."""
+    found = [(word, record.figures.get(f"{word}_energy_per_inference_j")) for word in _ENERGIES]
+    usable = [(word, figure) for word, figure in found if figure is not None and figure.value is not None]
+    usable.sort(key=lambda pair: pair[1].provenance is Provenance.MODELLED)
+    return usable[0] if usable else None
+
+
+def value_text(record: Record, name: str) -> str:
+    """Write a figure for a table; a modelled one is marked with a tilde."""
+    figure = record.figures.get(name)
+    if figure is None or figure.value is None:
+        return "–"
+    return ("~" if figure.provenance is Provenance.MODELLED else "") + format_value(name, figure.value)
+
+
+def energy_text(record: Record) -> str:
+    """Write the energy of one inference with its scope."""
+    shown = shown_energy(record)
+    if shown is None:
+        return "–"
+    return f"{value_text(record, f'{shown[0]}_energy_per_inference_j')} {shown[0].upper()}"
+
+
+def records_table(records: Sequence[Record], *, with_id: bool) -> Table:
+    """Return a table with a line for each record."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    if with_id:
+        table.add_column("Id", style="dim", no_wrap=True)
+    table.add_column("Model", overflow="fold", min_width=8)
+    table.add_column("Runtime", overflow="fold", min_width=8)
+    table.add_column("Prec.", no_wrap=True)
+    for name in ("Batch", "p50", "1/s", "Energy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for record in records:
+        table.add_row(*([record.id[:6]] if with_id else []), *_cells(record), style=_style(record))
+    return table
+
+
+def _cells(record: Record) -> list[str]:
+    setup = record.setup
+    head = [record.subject.name, setup.runtime, setup.precision, str(setup.batch or "")]
+    if not record.figures:
+        return [*head, _MARKS[record.status], "", ""]
+    mark = "!" if record.status is Status.INVALID else ""
+    rate = value_text(record, "throughput_per_s").removesuffix(" 1/s")
+    return [*head, mark + value_text(record, "latency_p50_s"), rate, energy_text(record)]
+
+
+def _style(record: Record) -> str:
+    return {Status.OK: "", Status.INVALID: "yellow"}.get(record.status, "red")
+
+
+def legend(records: Sequence[Record]) -> list[str]:
+    """Return the lines that explain the marks of a table, only those that are needed."""
+    lines = []
+    if any(f.provenance is Provenance.MODELLED for r in records for f in r.figures.values()):
+        lines.append("~ modelled from the load of the CPU, not measured")
+    lines += [f"! invalid: {_name(r)}: {r.reason}" for r in records if r.status is Status.INVALID]
+    lines += [f"{_MARKS[r.status]}: {_name(r)}: {r.reason}" for r in records if r.reason and not r.figures]
+    return list(dict.fromkeys(lines))
+
+
+def _name(record: Record) -> str:
+    setup = record.setup
+    return f"{record.subject.name}, {setup.runtime} {setup.precision}, batch {setup.batch}"
+
+
+def record_page(record: Record) -> list[Table]:
+    """Return one record as two tables: what, where and how, and the figures."""
+    head = Table(box=None, pad_edge=False, show_header=False)
+    head.add_column(style="bold", no_wrap=True)
+    head.add_column(overflow="fold")
+    for key, value in _facts(record).items():
+        head.add_row(key, value)
+    figures = Table(box=None, pad_edge=False, header_style="bold")
+    figures.add_column("Figure", no_wrap=True)
+    figures.add_column("Value", justify="right", no_wrap=True)
+    figures.add_column("95 % / bounds", justify="right", overflow="fold")
+    figures.add_column("", no_wrap=True)
+    for name, figure in record.figures.items():
+        bounds = (
+            f"{format_value(name, figure.low)} … {format_value(name, figure.high)}" if figure.low is not None else ""
+        )
+        figures.add_row(name, format_value(name, figure.value), bounds, figure.provenance.value)
+    return [head, figures]
+
+
+def _facts(record: Record) -> dict[str, str]:
+    setup, subject = record.setup, record.subject
+    effective = ", ".join(f"{key} {value}" for key, value in setup.effective.items() if value is not None)
+    facts = {
+        "Record": f"{record.id} of sweep {record.group}, {record.started_at}",
+        "Status": record.status.value + (f": {record.reason}" if record.reason else ""),
+        "Model": f"{subject.name} {subject.task}".strip(),
+        "Size": f"{(subject.parameters_count or 0) / 1e6:.1f} M parameters, "
+        f"{format_value('sample_flops', subject.sample_flops)} a sample",
+        "Machine": f"{record.platform.label}, {record.platform.os}",
+        "Setup": f"{setup.runtime} {setup.precision}, batch {setup.batch}, {setup.device}",
+        "Effective": effective,
+        "Protocol": "quick: short energy windows" if setup.protocol.get("quick") else "full",
+    }
+    return {key: value for key, value in facts.items() if value}
+
+
+def probes_table(title: str, probes: dict[str, Probe]) -> Table:
+    """Return what a room has to offer here: available or not, what was found, and the remedy."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title, no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("Found, or reason and remedy", overflow="fold")
+    for name, probe in probes.items():
+        mark = Text("yes", style="green") if probe.available else Text("no", style="yellow")
+        detail = Text(probe.detail)
+        if probe.remedy:
+            detail.append(f"\n→ {probe.remedy}", style="dim")
+        table.add_row(name, mark, detail)
+    return table
+
+
+def print_examination(found: dict[str, dict[str, Probe]]) -> None:
+    """Print what ``wattwerk doctor`` found."""
+    for title, probes in found.items():
+        out.print(probes_table(title.capitalize(), probes))
+        out.print()
+
+
+def models_table(found: Sequence[dict[str, Any]]) -> Table:
+    """Return the built-in models as a table."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Model", no_wrap=True)
+    table.add_column("Task", no_wrap=True)
+    for name in ("Parameters", "Operations", "Input"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for subject in found:
+        size = f"{subject['parameters_count'] / 1e6:.2f} M"
+        shapes = ", ".join("×".join(str(d) for d in shape[1:]) for shape in subject["inputs"].values())
+        operations = format_value("sample_flops", subject["sample_flops"])
+        table.add_row(subject["name"], subject["task"], size, operations, shapes)
+    return table
+
+
+class SweepProgress:
+    """A progress line on the standard error output; a plain line for each result where there is no terminal."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=err,
+            transient=True,
+            disable=not (shown and err.is_terminal),
+        )
+        self._task = self._progress.add_task("measuring the idle machine", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, configuration: Configuration, index: int, count: int) -> None:
+        """Show which configuration runs."""
+        self._label = configuration.label()
+        self._progress.update(self._task, description=self._short(self._label), completed=index - 1, total=count)
+
+    def phase(self, text: str) -> None:
+        """Show what is going on within the configuration."""
+        label = getattr(self, "_label", "")
+        self._progress.update(self._task, description=self._short(f"{label}: {text}" if label else text))
+
+    def finished(self, record: Record) -> None:
+        """Show the result."""
+        self._progress.advance(self._task)
+        if self._shown:
+            told = _MARKS[record.status] or f"{value_text(record, 'latency_p50_s')}, {energy_text(record)}"
+            if record.figures and record.status is Status.INVALID:
+                told = f"{value_text(record, 'latency_p50_s')}, invalid"
+            self._progress.console.print(f"{_name(record)}: {told}", soft_wrap=True, highlight=False)
+
+    @staticmethod
+    def _short(text: str) -> str:
+        width = max(20, err.width - 42)
+        return text if len(text) <= width else text[: width - 1] + "…"
