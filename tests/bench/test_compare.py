@@ -6,7 +6,7 @@ import json
 import msgspec
 import pytest
 from rich.console import Console
-from samples import SERVER, laptop_sweep, latencies, modelled, record, server_sweep
+from tests.bench.samples import SERVER, laptop_sweep, latencies, modelled, record, server_sweep
 
 from wattwerk.bench.compare import compare
 from wattwerk.errors import ConfigError

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import msgspec
 import pytest
-from samples import laptop_sweep, large_sweep, latencies, record, server_sweep, troubled_sweep
+from tests.bench.samples import laptop_sweep, large_sweep, latencies, record, server_sweep, troubled_sweep
 
 from wattwerk.bench.figures import sections
 from wattwerk.bench.report import render_report, write_report

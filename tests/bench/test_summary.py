@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from samples import LAPTOP, laptop_sweep, latencies, modelled, record, server_sweep, troubled_sweep
+from tests.bench.samples import LAPTOP, laptop_sweep, latencies, modelled, record, server_sweep, troubled_sweep
 
 from wattwerk.bench.summary import QUICK_SENTENCE, summarise
 from wattwerk.records import Provenance, Scope, Status, measured

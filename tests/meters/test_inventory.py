@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_host_meters import NUMBERS
+from tests.meters.test_host_meters import NUMBERS
 
 from wattwerk.errors import ConfigError
 from wattwerk.meters import METERS, inventory

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_nvml import ANSWERS, FakeNvml, NVMLErrorFunctionNotFound
+from tests.meters.fake_nvml import ANSWERS, FakeNvml, NVMLErrorFunctionNotFound
 
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
 from wattwerk.meters.nvml import INVALIDATING, NvmlConfig, NvmlMeter, invalidating_reasons, throttle_reasons

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from test_host_meters import NUMBERS
+from tests.meters.test_host_meters import NUMBERS
 
 from wattwerk.errors import ConfigError, MeasurementError
 from wattwerk.meters.recorder import Gate, MeterSpec, Recorder
