@@ -188,6 +188,7 @@ class SweepProgress:
 
     def __init__(self, shown: bool) -> None:
         self._shown = shown
+        self._label = ""
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -212,12 +213,12 @@ class SweepProgress:
     def started(self, configuration: Configuration, index: int, count: int) -> None:
         """Show which configuration runs."""
         self._label = configuration.label()
-        self._progress.update(self._task, description=self._short(self._label), completed=index - 1, total=count)
+        self._progress.update(self._task, completed=index - 1, total=count)
+        self.phase("starting")
 
     def phase(self, text: str) -> None:
         """Show what is going on within the configuration."""
-        label = getattr(self, "_label", "")
-        self._progress.update(self._task, description=self._short(f"{label}: {text}" if label else text))
+        self._progress.update(self._task, description=self._short(" · ".join(filter(None, (text, self._label)))))
 
     def finished(self, record: Record) -> None:
         """Show the result."""
