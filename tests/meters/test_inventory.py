@@ -49,10 +49,11 @@ def test_a_sensor_drives_the_model_out(sensors: set[str]) -> None:
 
 
 def test_the_users_config_overrides(sensors: set[str], wattwerk_home: Path) -> None:
-    """Single numbers of the user beat the catalogue's, and options reach their meter."""
+    """Single numbers of the user beat the catalogue's with bounds of their own, and options reach their meter."""
     write(wattwerk_home, "[meters.cpu-model]\nmax_w = 65.0\n[meters.nvml]\ndevices = [1]\n")
     configs = {spec.name: spec.config for spec in default_specs(NUMBERS)}
-    assert configs["cpu-model"] == NUMBERS | {"max_w": 65.0}
+    own = {"max_w": 65.0, "max_low_w": 58.5, "max_high_w": 71.5, "source": "config.toml"}
+    assert configs["cpu-model"] == pytest.approx(NUMBERS | own)
     assert configs["nvml"] == {"devices": [1]}
 
 
@@ -86,3 +87,14 @@ def test_every_channel_name_is_unique_and_ends_in_its_unit(tmp_path: Path) -> No
     opened = [meter(meter.config(**config)) for meter, config in zip(meters, configs.values(), strict=True)]
     found = [channel.name for meter in opened for channel in meter.channels]
     assert len(found) == len(set(found)) == 5
+
+
+def test_a_reading_of_the_users_own_has_its_own_bounds(wattwerk_home: Path) -> None:
+    """Two readings of a wall meter replace the catalogue's numbers and its wide bounds."""
+    wattwerk_home.mkdir()
+    (wattwerk_home / "config.toml").write_text("[meters.cpu-model]\nidle_w = 20.0\nmax_w = 90\n")
+    (spec,) = [spec for spec in default_specs(NUMBERS) if spec.name == "cpu-model"]
+    assert spec.config["idle_w"] == 20.0
+    assert spec.config["idle_low_w"] == pytest.approx(18.0)
+    assert spec.config["max_high_w"] == pytest.approx(99.0)
+    assert spec.config["source"] == "config.toml"

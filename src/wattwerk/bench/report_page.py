@@ -32,11 +32,17 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'none'"
 )
 
-_GOALS: Final = {"latency": "Fastest", "throughput": "Highest throughput", "energy": "Least energy per inference"}
+_GOALS: Final = {
+    "latency": "Fastest",
+    "throughput": "Highest throughput",
+    "energy": "Least energy per inference",
+    "energy_at_batch": "Least energy at the default's batch",
+}
 _GAINS: Final = {
     "latency": "{} faster than the default",
     "throughput": "{} the default",
     "energy": "{} less than the default",
+    "energy_at_batch": "{} less than the default",
 }
 _DASHED: Final = (
     '<svg class="mark long" viewBox="0 0 40 16" aria-hidden="true"><path d="M1 8h38" stroke-dasharray="7 5"/></svg>'
@@ -146,7 +152,7 @@ def _model(model: ModelSummary, several: bool) -> str:
 
 def _card(choice: Choice, model: ModelSummary) -> str:
     small = []
-    if choice.goal == "energy" and model.energy_basis:
+    if choice.goal.startswith("energy") and model.energy_basis:
         small.append(model.energy_basis)
     if choice.low is not None and choice.high is not None:
         small.append(f"{value_words(choice.figure, choice.low)} to {value_words(choice.figure, choice.high)}")

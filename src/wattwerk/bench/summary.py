@@ -24,18 +24,21 @@ from wattwerk.bench.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value
 
-Goal = Literal["latency", "throughput", "energy"]
+Goal = Literal["latency", "throughput", "energy", "energy_at_batch"]
 
 _TITLES: Final[dict[Goal, str]] = {
     "latency": "Fastest",
     "throughput": "Highest throughput",
     "energy": "Least energy per inference",
+    "energy_at_batch": "Least energy at the default's batch size",
 }
 _GAINS: Final[dict[Goal, str]] = {
     "latency": "{} faster than",
     "throughput": "{} the throughput of",
     "energy": "{} less energy than",
+    "energy_at_batch": "{} less energy than",
 }
+_ENERGY_GOALS: Final[frozenset[Goal]] = frozenset({"energy", "energy_at_batch"})
 QUICK_SENTENCE: Final = (
     "Quick mode: the energy windows are shorter than a defensible figure needs; use --full for figures to keep."
 )
@@ -47,7 +50,7 @@ class Choice(msgspec.Struct, frozen=True):
     """The best configuration for one goal.
 
     Attributes:
-        goal: ``latency``, ``throughput`` or ``energy``.
+        goal: ``latency``, ``throughput``, ``energy``, or ``energy_at_batch``, the least energy at the default's batch.
         record_id: The record's id.
         configuration: The configuration in words.
         figure: Name of the figure that it is best in.
@@ -183,7 +186,7 @@ def _model(model: str, records: Sequence[Record], names: Names, default: Record 
     usable = ranked(records)
     start = start_of(usable, default)
     basis = common_basis(usable)
-    found = [_choice(goal, usable, start, names, basis) for goal in _TITLES]
+    found = [_choice(goal, _candidates(goal, usable, start), start, names, basis) for goal in _TITLES]
     choices = tuple(choice for choice in found if choice)
     sentences = [choice.text for choice in choices] or ["No configuration gave a figure that can be ranked."]
     if choices and basis is None:
@@ -200,6 +203,14 @@ def _model(model: str, records: Sequence[Record], names: Names, default: Record 
     )
 
 
+def _candidates(goal: Goal, usable: Sequence[Record], start: Record | None) -> Sequence[Record]:
+    """Return the records that compete for a goal; a batch of its own is worth telling only where there are others."""
+    if goal != "energy_at_batch":
+        return usable
+    same = [record for record in usable if start and record.setup.batch == start.setup.batch]
+    return same if 1 < len(same) < len(usable) else []
+
+
 def _choice(
     goal: Goal, usable: Sequence[Record], start: Record | None, names: Names, basis: EnergyBasis | None
 ) -> Choice | None:
@@ -208,7 +219,7 @@ def _choice(
     values = {
         record.id: value
         for record in usable
-        if (value := energy_on(record, basis) if goal == "energy" and basis else estimate(record, figure))
+        if (value := energy_on(record, basis) if goal in _ENERGY_GOALS and basis else estimate(record, figure))
     }
     known = [record for record in usable if record.id in values]
     if not known:
@@ -267,7 +278,7 @@ def _gain(goal: Goal, best: Estimate, other: Estimate, modelled: bool) -> Ratio:
 def _best_words(goal: Goal, figure: str, value: Estimate, basis: EnergyBasis | None) -> str:
     """Return the best value; for an energy with what it covers and, if it is modelled, its bounds."""
     told = value_words(figure, value.value)
-    return f"{told} ({basis.words}{_bounds(figure, value, basis)})" if goal == "energy" and basis else told
+    return f"{told} ({basis.words}{_bounds(figure, value, basis)})" if goal in _ENERGY_GOALS and basis else told
 
 
 def value_words(figure: str, value: float) -> str:

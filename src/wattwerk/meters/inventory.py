@@ -12,6 +12,9 @@ from wattwerk.registry import Probe
 
 _MODEL: Final = "cpu-model"
 
+#: Bounds of a reading that the user made, where the user gives none: what a consumer's wall meter is good for.
+READING_BOUND_RATIO: Final = 0.1
+
 
 def probe_all(cpu_model: dict[str, Any] | None = None) -> dict[str, Probe]:
     """Return name -> probe of every known meter, the built-in ones first.
@@ -41,7 +44,16 @@ def _probe_model(cpu_model: dict[str, Any] | None) -> Probe:
 
 
 def _model_numbers(cpu_model: dict[str, Any] | None) -> dict[str, Any]:
-    return {**(cpu_model or {}), **user_section("meters", _MODEL)}
+    """Merge the catalogue's numbers with the user's; a reading of the user's own has bounds of its own."""
+    own = user_section("meters", _MODEL)
+    bounds = {
+        f"{end}_{side}_w": own[f"{end}_w"] * factor
+        for end in ("idle", "max")
+        for side, factor in (("low", 1 - READING_BOUND_RATIO), ("high", 1 + READING_BOUND_RATIO))
+        if isinstance(own.get(f"{end}_w"), int | float)
+    }
+    source = {"source": "config.toml"} if bounds else {}
+    return {**(cpu_model or {}), **source, **bounds, **own}
 
 
 def default_specs(cpu_model: dict[str, Any] | None = None) -> list[MeterSpec]:
