@@ -77,8 +77,6 @@ def bad_inputs(tmp_path: Path) -> dict[str, str]:
         (["bench", "{corrupt.onnx}"], "corrupt.onnx"),
         (["bench", "{empty.onnx}"], "empty.onnx"),
         (["bench", "mobilnet-v2"], "mobilenet-v2"),
-        (["bench", "no_such_module:make"], "no_such_module"),
-        (["bench", "json:no_such_factory"], "no_such_factory"),
         (["bench", "mobilenet-v2", "--runtime", "onnxruntme"], "onnxruntime"),
         (["bench", "mobilenet-v2", "--precision", "fp8"], "fp8"),
         (["bench", "mobilenet-v2", "--device", "tpu"], "tpu"),
@@ -117,6 +115,17 @@ def test_bad_input_is_one_clear_line(bad_inputs: dict[str, str], arguments: list
     assert named in " ".join(answer.stderr.split()).replace("│ ", "")
     if answer.stderr.startswith("error:"):
         assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("reference", ["no_such_module:make", "json:no_such_factory", "json:dumps"])
+def test_a_factory_that_is_none_is_one_clear_line(reference: str) -> None:
+    """Exit code 2 and the name of the factory; without torch, which every factory needs, exit code 3 and the remedy."""
+    from importlib.util import find_spec
+
+    answer = wattwerk("bench", reference)
+    assert answer.returncode == (2 if find_spec("torch") else 3), answer.stderr
+    assert reference.partition(":")[0] in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
 
 
 def test_an_unreadable_store_is_left_alone(wattwerk_home: Path) -> None:
