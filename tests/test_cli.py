@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from tests.bench.conftest import write_tiny_onnx
 
-from wattwerk.records import Record, measured
+from wattwerk.records import Record, Status, measured
 from wattwerk.store import Store
 
 Make = Callable[..., Record]
@@ -84,6 +84,9 @@ def bad_inputs(tmp_path: Path) -> dict[str, str]:
         (["bench", "mobilenet-v2", "--batch", "-3"], "-3"),
         (["bench", "mobilenet-v2", "--batch", "many"], "many"),
         (["bench", "mobilenet-v2", "--threads", "0"], "thread count 0"),
+        (["bench", "mobilenet-v2", "--threads", "99999"], "thread count 99999"),
+        (["bench", "mobilenet-v2", "--seed", "-1"], "seed"),
+        (["bench", "mobilenet-v2", "--window-s", "nan"], "window_s"),
         (["bench", "mobilenet-v2", "--option", "nonsense=1"], "nonsense"),
         (["bench", "mobilenet-v2", "--option", "nonsense"], "nonsense"),
         (["bench", "mobilenet-v2", "--window-s", "0"], "window_s"),
@@ -126,6 +129,34 @@ def test_a_factory_that_is_none_is_one_clear_line(reference: str) -> None:
     assert answer.returncode == (2 if find_spec("torch") else 3), answer.stderr
     assert reference.partition(":")[0] in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("body", ["raise RuntimeError('two\\nlines')", "import sys; sys.exit(3)", "return None"])
+def test_a_factory_that_fails_is_named(tmp_path: Path, body: str) -> None:
+    """Whatever a factory beside the user does, leaving the interpreter included, is one line with its name."""
+    pytest.importorskip("torch")
+    (tmp_path / "odd_factory.py").write_text(f"def make():\n    {body}\n")
+    answer = subprocess.run(
+        [sys.executable, "-m", "wattwerk", "bench", "odd_factory:make"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert "odd_factory:make" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_no_result_at_all_is_exit_code_1(tmp_path: Path) -> None:
+    """A sweep in which nothing could be measured has failed as a check, with its reasons stored."""
+    model = write_tiny_onnx(tmp_path / "tiny.onnx")
+    answer = wattwerk("bench", str(model), "--precision", "bf16", *FAST)
+    assert answer.returncode == 1, answer.stderr
+    assert "unsupported" in answer.stdout
+    with Store() as store:
+        assert [record.status for record in store.records()] == [Status.UNSUPPORTED]
 
 
 def test_an_unreadable_store_is_left_alone(wattwerk_home: Path) -> None:

@@ -144,10 +144,12 @@ def bench(
     """Measure latency, throughput, power and energy of models.
 
     Without options it takes onnxruntime, fp32, batch 1 and the best device, and is done within a minute.
+    Exit code 1 if no configuration gave a result.
     """
     from wattwerk import terminal
     from wattwerk.bench import campaign
 
+    sys.path.append(str(Path.cwd()))  # a factory mostly lies beside the user; the worker gets the same path
     asked: dict[str, Any] = {
         "models": tuple(models or ()),
         "runtimes": _words(runtime),
@@ -189,6 +191,8 @@ def _show_outcome(outcome: Any, json: bool) -> None:
         if not json:
             terminal.err.print("Interrupted; what is done is kept. Go on with: wattwerk bench --resume")
         raise typer.Exit(130)
+    if not any(record.figures for record in outcome.records):
+        raise typer.Exit(1)
 
 
 @results.command("list")

@@ -37,8 +37,9 @@ def print_json(value: Any) -> None:
 
 
 def print_error(error: WattwerkError) -> None:
-    """Write an error to the standard error output: what failed, and what to do."""
-    err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+    """Write an error to the standard error output as one line: what failed, and what to do."""
+    line = " ".join(str(error).split())
+    err.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
 
 
 def shown_energy(record: Record) -> tuple[str, Figure] | None:

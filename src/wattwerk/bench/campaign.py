@@ -128,7 +128,8 @@ def _sum_up(sweep: Sweep, records: list[Record], report: Path | None, interrupte
     from wattwerk.bench.report import write_report
 
     path = report or home() / "reports" / f"{sweep.id}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if report is None:
+        path.parent.mkdir(parents=True, exist_ok=True)  # within home(), where the store could write too
     write_report(records, path)
     return Outcome(sweep.id, records, summarise(records), path, interrupted)
 

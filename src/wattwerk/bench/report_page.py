@@ -36,7 +36,7 @@ _GOALS: Final = {
     "latency": "Fastest",
     "throughput": "Highest throughput",
     "energy": "Least energy per inference",
-    "energy_at_batch": "Least energy at the default's batch",
+    "energy_at_batch": "Least energy, default's batch",
 }
 _GAINS: Final = {
     "latency": "{} faster than the default",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+import psutil
 
 from wattwerk.errors import ConfigError, StoreError
 from wattwerk.records import new_id
@@ -60,6 +61,7 @@ class Procedure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             "idle_s": (self.idle_s, 0.1),
             "rate_hz": (self.rate_hz, 0.5),
             "timeout_s": (self.timeout_s, 1),
+            "seed": (self.seed, 0),
         }
         for name, (value, lowest) in limits.items():
             if not lowest <= value < 1e7:
@@ -173,12 +175,15 @@ def product(
         input_shape: The shape of one sample, for models that do not say.
 
     Raises:
-        ConfigError: A batch size or a thread count is below 1.
+        ConfigError: A batch size or a thread count is below 1, or a thread count above the logical cores.
     """
     for name, values in (("batch size", batches), ("thread count", [t for t in threads if t is not None])):
         for value in values:
             if value < 1:
                 raise ConfigError(f"{name} {value} is not possible", "use 1 or more")
+    cores = psutil.cpu_count() or 1
+    if most := [count for count in threads if count is not None and count > cores]:
+        raise ConfigError(f"thread count {most[0]} is more than this machine has", f"use {cores} or fewer")
     return [
         Configuration(
             model=model,

@@ -149,7 +149,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
         if record.status is not Status.OK
     )
     counts = {status.value: count for status, count in Counter(record.status for record in records).items()}
-    quick = any(is_quick(record) for record in records)
+    quick = any(is_quick(record) for record in records if record.figures)
     sentences = [*_model_sentences(models), *_exclusion_sentences(records)]
     if quick:
         sentences.append(QUICK_SENTENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -169,6 +170,9 @@ def _downloaded(hub_id: str) -> Path:
         raise UnavailableError(
             f"{hub_id} comes from the hub, which needs a package", "pip install 'wattwerk[weights]'"
         ) from error
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    client.setLevel(logging.CRITICAL)  # it would announce every retry; what failed arrives as an exception
     try:
         return Path(hf_hub_download(hub_id, "model.safetensors"))
     except Exception as error:  # the hub's client raises errors of several libraries
@@ -176,3 +180,5 @@ def _downloaded(hub_id: str) -> Path:
             f"cannot fetch model.safetensors of {hub_id} ({type(error).__name__})",
             "check the name and the network, or give a local .safetensors file",
         ) from error
+    finally:
+        client.setLevel(level)

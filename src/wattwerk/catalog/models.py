@@ -344,7 +344,7 @@ def _from_factory(reference: str, seed: int) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = factory()
-    except Exception as error:  # whatever the user's function raises is the user's to correct
+    except (Exception, SystemExit) as error:  # whatever the user's function raises is the user's to correct
         raise ConfigError(f"{reference} raised {type(error).__name__}: {error}", "correct the factory") from error
     if not isinstance(module, torch.nn.Module):
         raise ConfigError(
@@ -361,7 +361,7 @@ def _imported(reference: str) -> Any:
         raise ConfigError(f"cannot import {module_name} ({error})", "check the name and PYTHONPATH") from error
     except AttributeError as error:
         raise ConfigError(f"{module_name} has no {attribute}", "check the name after the colon") from error
-    except Exception as error:  # the user's module runs on import
+    except (Exception, SystemExit) as error:  # the user's module runs on import
         raise ConfigError(f"importing {module_name} raised {type(error).__name__}: {error}", "correct it") from error
     if not callable(factory):
         raise ConfigError(f"{reference} cannot be called", "name a function or class that returns a torch.nn.Module")
