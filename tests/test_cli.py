@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from tests.bench.conftest import write_tiny_onnx
 
-from wattwerk.records import Record, Status, measured
+from wattwerk.records import Record, Status, Subject, measured
 from wattwerk.store import Store
 
 Make = Callable[..., Record]
@@ -147,6 +147,41 @@ def test_a_factory_that_fails_is_named(tmp_path: Path, body: str) -> None:
     assert answer.returncode == 2, answer.stderr
     assert "odd_factory:make" in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_a_file_and_the_command_line_are_merged(tmp_path: Path) -> None:
+    """One option on the command line replaces that key of the file's table, and leaves its others."""
+    model = write_tiny_onnx(tmp_path / "tiny.onnx")
+    path = tmp_path / "bench.toml"
+    path.write_text(f'models = ["{model}"]\n[procedure]\nwindow_s = 0.3\nwindows = 2\nidle_s = 0.2\nwarmup = 2\n')
+    answer = wattwerk("bench", "--config", str(path), "--iterations", "8", "--json")
+    assert answer.returncode == 0, answer.stderr
+    protocol = json.loads(answer.stdout)["records"][0]["setup"]["protocol"]
+    assert (protocol["window_s"], protocol["windows"], protocol["iterations"]) == (0.3, 2, 8)
+
+
+def test_signs_in_names_and_reasons_are_shown_as_they_are(make_record: Make) -> None:
+    """Square brackets in stored data are text, not markup, in every table."""
+    odd = make_record(
+        subject=Subject("q[x][/red].onnx"), status=Status.FAILED, reason="cannot load [/usr/lib/x.so]", figures={}
+    )
+    with Store() as store:
+        store.add(odd)
+    for command in (["results", "list"], ["results", "show", "last"]):
+        answer = wattwerk(*command)
+        assert answer.returncode == 0, answer.stderr
+        assert "[/usr/lib/x.so]" in "".join(answer.stdout.split("\n"))
+
+
+@pytest.mark.parametrize("target", [".", "/", "/dev/null/x.html"])
+def test_a_place_that_is_no_file_is_one_clear_line(make_record: Make, target: str) -> None:
+    """Reports and exports to where no file can be are refused without a traceback."""
+    with Store() as store:
+        store.add(make_record())
+    for command in (["report", "last"], ["results", "export"]):
+        answer = wattwerk(*command, "--output", target)
+        assert answer.returncode == 2, answer.stderr
+        assert len(answer.stderr.strip().splitlines()) == 1
 
 
 def test_no_result_at_all_is_exit_code_1(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 a check failed, 2 bad use, 3 something is unavailable here
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on the standard o
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal or pipe that cannot show a sign is no reason to fail
     try:
         code = app(standalone_mode=False)
     except WattwerkError as error:
@@ -184,9 +188,9 @@ def _show_outcome(outcome: Any, json: bool) -> None:
         terminal.out.print(terminal.records_table(outcome.records, with_id=False))
         sentences = outcome.summary.sentences if outcome.summary else []
         for line in [*terminal.legend(outcome.records), "", *sentences]:
-            terminal.out.print(line, highlight=False)
+            terminal.out.print(line, highlight=False, markup=False)
         if outcome.report:
-            terminal.out.print(f"\nReport: {outcome.report}", soft_wrap=True, highlight=False)
+            terminal.out.print(f"\nReport: {outcome.report}", soft_wrap=True, highlight=False, markup=False)
     if outcome.interrupted:
         if not json:
             terminal.err.print("Interrupted; what is done is kept. Go on with: wattwerk bench --resume")
@@ -213,7 +217,7 @@ def results_list(
     else:
         terminal.out.print(terminal.records_table(records, with_id=True))
         for line in terminal.legend(records):
-            terminal.out.print(line, highlight=False)
+            terminal.out.print(line, highlight=False, markup=False)
 
 
 @results.command("show")
@@ -232,7 +236,7 @@ def results_show(
         return
     for record in records:
         for table in terminal.record_page(record):
-            terminal.out.print(table, highlight=False)
+            terminal.out.print(table, highlight=False, markup=False)
             terminal.out.print()
 
 
@@ -279,7 +283,7 @@ def results_export(
         return
     export.write(data, output)
     told = {"file": str(output), "records": len(records)}
-    terminal.print_json(told) if json else terminal.out.print(f"{len(records)} records → {output}", soft_wrap=True)
+    terminal.print_json(told) if json else terminal.say(f"{len(records)} records → {output}")
 
 
 @app.command(
@@ -338,7 +342,7 @@ def report(
     records = gather(references or ["last"])
     write_report(records, output, title=title)
     told = {"file": str(output), "records": len(records)}
-    terminal.print_json(told) if json else terminal.out.print(f"{len(records)} records → {output}", soft_wrap=True)
+    terminal.print_json(told) if json else terminal.say(f"{len(records)} records → {output}")
 
 
 @app.command()

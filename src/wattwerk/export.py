@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,13 +104,17 @@ def write(data: bytes, path: Path) -> None:
     Raises:
         ConfigError: The file cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    try:
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    except ValueError as error:
+        raise ConfigError(f"{str(path)!r} is no name of a file", "name a file in a folder you may write") from error
     try:
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {path} ({error.strerror})", "check the folder and its permissions") from error
+        with suppress(OSError):
+            part.unlink()
+        raise ConfigError(f"cannot write {path} ({error.strerror})", "name a file in a folder you may write") from error
 
 
 def read(path: Path) -> list[Record]:

@@ -36,6 +36,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
+def say(line: str) -> None:
+    """Write one line of plain words, whatever signs a name in it has."""
+    out.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def print_error(error: WattwerkError) -> None:
     """Write an error to the standard error output as one line: what failed, and what to do."""
     line = " ".join(str(error).split())
@@ -77,7 +82,8 @@ def records_table(records: Sequence[Record], *, with_id: bool) -> Table:
     for name in ("Batch", "p50", "1/s", "Energy"):
         table.add_column(name, justify="right", no_wrap=True)
     for record in records:
-        table.add_row(*([record.id[:6]] if with_id else []), *_cells(record), style=_style(record))
+        cells = [*([record.id[:6]] if with_id else []), *_cells(record)]
+        table.add_row(*map(Text, cells), style=_style(record))
     return table
 
 
@@ -116,7 +122,7 @@ def record_page(record: Record) -> list[Table]:
     head.add_column(style="bold", no_wrap=True)
     head.add_column(overflow="fold")
     for key, value in _facts(record).items():
-        head.add_row(key, value)
+        head.add_row(key, Text(value))
     figures = Table(box=None, pad_edge=False, header_style="bold")
     figures.add_column("Figure", no_wrap=True)
     figures.add_column("Value", justify="right", no_wrap=True)
@@ -192,7 +198,7 @@ class SweepProgress:
         self._label = ""
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -228,7 +234,7 @@ class SweepProgress:
             told = _MARKS[record.status] or f"{value_text(record, 'latency_p50_s')}, {energy_text(record)}"
             if record.figures and record.status is Status.INVALID:
                 told = f"{value_text(record, 'latency_p50_s')}, invalid"
-            self._progress.console.print(f"{_name(record)}: {told}", soft_wrap=True, highlight=False)
+            self._progress.console.print(f"{_name(record)}: {told}", soft_wrap=True, highlight=False, markup=False)
 
     @staticmethod
     def _short(text: str) -> str:

@@ -74,12 +74,12 @@ def test_without_intervals_the_tolerance_decides():
 
 
 def test_a_configuration_that_fails_now_has_regressed():
-    """What ran before and fails now is a regression; what is merely invalid now is not judged."""
+    """What ran before and fails now is a regression; so is what cannot be trusted any more."""
     failed = _record(status=Status.FAILED, reason="it broke", figures={})
     assert compare([_record()], [failed]).rows[0].regressions == ("status",)
     invalid = msgspec.structs.replace(_record(9e-3), status=Status.INVALID, reason="throttled")
     row = compare([_record()], [invalid]).rows[0]
-    assert row.regressions == ()
+    assert row.regressions == ("status",)
     assert row.notes == ("B invalid: throttled",)
 
 

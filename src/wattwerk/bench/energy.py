@@ -5,6 +5,7 @@ Overlapping scopes are never added up, and a sum with a modelled part is modelle
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
@@ -119,21 +120,30 @@ def energy_figures(
 
 
 def own_accelerator(device: str) -> str | None:
-    """Return the prefix of the channels of the accelerator that a device name means; None for the CPU."""
-    name, _, index = device.lower().rpartition(":")
-    family = name or device.lower()
+    """Return the prefix of the channels of the accelerator that a device name means; None for the CPU.
+
+    NVML counts all cards, CUDA those that ``CUDA_VISIBLE_DEVICES`` leaves. An accelerator that no meter here knows,
+    such as OpenVINO's ``gpu``, has a prefix that no channel has: its energy is unavailable rather than that of another.
+    """
+    family, _, index = device.lower().partition(":")
     if "cpu" in device.lower():
         return None
-    return f"gpu{int(index)}" if index.isdigit() else f"{family}0".replace("cuda", "gpu")
+    if family not in ("cuda", "tensorrt") or not index.isdecimal():
+        return "unknown"
+    visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    if visible:
+        index = visible[int(index)] if int(index) < len(visible) else ""
+    return f"gpu{index}" if index.isdecimal() else "unknown"
 
 
 def energy_channels(trace: Trace, scope: Scope) -> list[Channel]:
-    """Return the channels that give a scope's energy: its counters, or where there is none its momentary powers."""
+    """Return the channels that give a scope's energy: of each part its counter, or else its momentary power."""
     found = trace.find(scope=scope)
     bounds = {name for c in found for name in (c.low, c.high) if name}
     counters = [c for c in found if c.form == "counter" and c.name.endswith("_j") and c.name not in bounds]
     gauges = [c for c in found if c.form == "gauge" and c.name.endswith("_w") and "average" not in c.name]
-    return counters or gauges
+    counted = {c.name.removesuffix("_energy_j") for c in counters}
+    return counters + [c for c in gauges if c.name.removesuffix("_power_w") not in counted]
 
 
 def iterations_at(measurement: Measurement, times_ns: Floats) -> Floats:
@@ -159,6 +169,8 @@ def _boundaries(measurement: Measurement, trace: Trace, channel: Channel, window
         return equal.astype(np.int64)
     equal = np.linspace(int(edges[0]), int(edges[-1]), windows + 1)
     nearest = np.unique(np.abs(edges[None, :] - equal[:, None]).argmin(axis=1))
+    if len(nearest) <= windows:  # too few ticks to tell the windows apart by them
+        return equal.astype(np.int64)
     return np.asarray(edges[nearest], dtype=np.int64)
 
 
@@ -182,9 +194,11 @@ def _scope_energy(
 def add_up(parts: Sequence[ScopeEnergy], note: str | None = None) -> ScopeEnergy:
     """Add energies that do not overlap; the bounds are added too, and one modelled part makes the sum modelled."""
     provenances = {part.provenance for part in parts}
-    provenance = Provenance.MODELLED if Provenance.MODELLED in provenances else Provenance.MEASURED
-    if len(parts) > 1 and provenance is Provenance.MEASURED:
+    provenance = Provenance.MEASURED
+    if len(parts) > 1 or Provenance.DERIVED in provenances:
         provenance = Provenance.DERIVED
+    if Provenance.MODELLED in provenances:
+        provenance = Provenance.MODELLED
     return ScopeEnergy(
         power_w=np.sum([part.power_w for part in parts], axis=0),
         gross_j=np.sum([part.gross_j for part in parts], axis=0),
@@ -210,7 +224,8 @@ def _channel_energy(
         (low, low_idle), (high, high_idle) = values(channel.low), values(channel.high)
         triples = [np.sort([a.mean(), b.mean(), c.mean()]) for a, b, c in zip(low, series, high, strict=True)]
         return _energy(triples, np.sort([low_idle, idle, high_idle]), channel.provenance, "from the load of the CPU")
-    return _energy([_triple(part) for part in series], np.full(3, idle), channel.provenance)
+    provenance = channel.provenance if channel.form == "counter" else Provenance.DERIVED  # integrated, not counted
+    return _energy([_triple(part) for part in series], np.full(3, idle), provenance)
 
 
 def _energy(triples: Sequence[Floats], idle_w: Floats, provenance: Provenance, note: str | None = None) -> ScopeEnergy:
@@ -220,7 +235,8 @@ def _energy(triples: Sequence[Floats], idle_w: Floats, provenance: Provenance, n
 
 def _triple(series: Floats) -> Floats:
     interval = statistics.mean_interval(series)
-    return np.array([interval.low, interval.value, interval.high])
+    low, high = (interval.value if bound is None else bound for bound in (interval.low, interval.high))
+    return np.array([low, interval.value, high])
 
 
 def _mean_power(trace: Trace, channel: str, intervals: Iterable[Interval]) -> float:
@@ -255,7 +271,10 @@ def _scope_figures(prefix: str, scope: Scope, energy: ScopeEnergy) -> dict[str, 
 def _system_figures(
     energies: dict[Scope, ScopeEnergy], measurement: Measurement, procedure: Procedure, batch: int
 ) -> dict[str, Figure]:
-    whole = next((energies[s] for s in (Scope.WALL, Scope.NODE, Scope.BOARD) if s in energies), None)
+    scopes = [Scope.WALL, Scope.NODE]
+    if Scope.ACCELERATOR not in energies:  # a board's own sensor does not see plug-in cards
+        scopes.append(Scope.BOARD)
+    whole = next((energies[scope] for scope in scopes if scope in energies), None)
     if whole is None:
         parts = {scope: energies[scope] for scope in COMPONENTS if scope in energies}
         if Scope.CPU_PACKAGE not in parts:
@@ -282,7 +301,7 @@ def _efficiency_figures(figures: dict[str, Figure], own: str | None) -> dict[str
         if energy is None or not energy.value:
             found[target] = unavailable(energy.note if energy and energy.note else "no meter of this scope")
             continue
-        low, high = (1.0 / bound if bound else None for bound in (energy.high, energy.low))
+        low, high = (1.0 / bound if bound and bound > 0 else None for bound in (energy.high, energy.low))
         origin = Provenance.DERIVED if energy.provenance is Provenance.MEASURED else energy.provenance
         found[target] = Figure(1.0 / energy.value, origin, energy.scope, low, high, energy.note)
     return found

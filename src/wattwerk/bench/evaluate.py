@@ -46,7 +46,7 @@ def evaluate(
         | energy_figures(measurement, trace, configuration, procedure, context.idle)
         | _load_figures(measurement, trace, context)
         | _memory_figures(measurement)
-        | _rate_figures(measurement, throughput)
+        | _rate_figures(measurement, throughput, _device_name(measurement, context))
         | _accelerator_state(measurement, trace, configuration)
         | _sampler_figures(measurement)
     )
@@ -113,7 +113,7 @@ def _memory_figures(measurement: Measurement) -> dict[str, Figure]:
     }
 
 
-def _rate_figures(measurement: Measurement, throughput: Figure) -> dict[str, Figure]:
+def _rate_figures(measurement: Measurement, throughput: Figure, device_name: str) -> dict[str, Figure]:
     flops = measurement.subject.sample_flops
     if flops is None or throughput.value is None:
         reason = unavailable("the model's operations could not be counted")
@@ -121,14 +121,20 @@ def _rate_figures(measurement: Measurement, throughput: Figure) -> dict[str, Fig
     effective = flops * throughput.value
     return {
         "effective_ops_per_s": derived(effective, note="operations of the fp32 graph; a multiply-add is two"),
-        "peak_share_ratio": _peak_share(effective, measurement),
+        "peak_share_ratio": _peak_share(effective, measurement, device_name),
     }
 
 
-def _peak_share(effective: float, measurement: Measurement) -> Figure:
-    peak = devices.peak_here(
-        measurement.effective.device, measurement.effective.precision.value, measurement.device_name
-    )
+def _device_name(measurement: Measurement, context: Context) -> str:
+    """Return the accelerator's name as the runtime tells it, or else as its meter does."""
+    own = own_accelerator(measurement.effective.device) or ""
+    index, known = own.removeprefix("gpu"), context.platform.accelerators
+    watched = known[int(index)].name if index.isdecimal() and int(index) < len(known) else ""
+    return measurement.device_name or watched
+
+
+def _peak_share(effective: float, measurement: Measurement, device_name: str) -> Figure:
+    peak = devices.peak_here(measurement.effective.device, measurement.effective.precision.value, device_name)
     if peak is None:
         return unavailable("the device's peak is not in the catalogue")
     if peak.low == peak.high:

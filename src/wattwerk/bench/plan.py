@@ -56,7 +56,13 @@ def read_request(path: Path, overrides: dict[str, Any]) -> Request:
     Raises:
         ConfigError: The file cannot be read, or has an unknown key or a wrong value.
     """
-    return config.to_struct(Request, config.read_toml(path) | overrides, str(path))
+    values = config.read_toml(path)
+    tables = {
+        key: values[key] | overrides[key]
+        for key in ("options", "procedure")
+        if isinstance(values.get(key), dict) and key in overrides
+    }
+    return config.to_struct(Request, values | overrides | tables, str(path))
 
 
 def to_request(values: dict[str, Any]) -> Request:
@@ -110,6 +116,9 @@ def configurations_of(request: Request) -> list[Configuration]:
 
 
 def _runtime_names(asked: Sequence[str]) -> list[str]:
+    for name in asked:
+        if name not in (ALL, *RUNTIMES.names()):
+            raise ConfigError(f"unknown runtime {name!r}", suggestion(name, [*RUNTIMES.names(), ALL]))
     if ALL not in asked:
         return list(dict.fromkeys(asked))
     found = [name for name in RUNTIMES.names() if RUNTIMES.load(name).probe().available]
@@ -138,10 +147,10 @@ def _devices(name: str, runtime: type[Runtime], asked: Sequence[str]) -> list[st
 
 
 def _precisions(runtime: type[Runtime], device: str, asked: Sequence[str]) -> list[str]:
-    if ALL in asked:
-        return [precision.value for precision in runtime.precisions(device)]
     names = [precision.value for precision in Precision]
     for name in asked:
-        if name not in names:
+        if name not in (ALL, *names):
             raise ConfigError(f"unknown precision {name!r}", suggestion(name, [*names, ALL]))
+    if ALL in asked:
+        return [precision.value for precision in runtime.precisions(device)]
     return list(dict.fromkeys(asked))

@@ -155,9 +155,9 @@ class WorkerProcess:
     def _obituary(self) -> Trouble:
         code = self._process.wait() if self._process else None
         self.stop()
-        if code == -signal.SIGKILL:
+        if os.name == "posix" and code == -signal.SIGKILL:
             return Trouble(Status.OUT_OF_MEMORY, "the system killed it, most likely because memory ran out")
-        how = f"crashed with {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
+        how = f"was ended by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
         return Trouble(Status.FAILED, f"its process {how}{self._last_words()}")
 
     def _last_words(self) -> str:
@@ -168,7 +168,9 @@ class WorkerProcess:
 def _collect(process: subprocess.Popen[bytes], words: queue.Queue[Any]) -> None:
     """Pass on what a worker says; None stands for its end."""
     assert process.stdout is not None
-    with process.stdout as stream:
-        for word in receive(stream):
-            words.put(word)
-    words.put(None)
+    try:
+        with process.stdout as stream:
+            for word in receive(stream):
+                words.put(word)
+    finally:
+        words.put(None)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from wattwerk import export
 from wattwerk.bench.figures import is_plottable, sections
 from wattwerk.bench.report_page import page
 from wattwerk.bench.summary import summarise
@@ -40,16 +41,7 @@ def write_report(
         UnavailableError: plotly is not installed.
     """
     text = render_report(records, title=title, default=default)
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ConfigError(
-            f"cannot write {target} ({error.strerror})", "name a file in a folder you may write"
-        ) from error
+    export.write(text.encode(), Path(path))
 
 
 def render_report(records: Sequence[Record], *, title: str | None = None, default: Record | None = None) -> str:

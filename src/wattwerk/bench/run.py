@@ -16,8 +16,10 @@ from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
 from wattwerk.bench.worker import Measurement, Trouble
 from wattwerk.catalog import processors
+from wattwerk.errors import MeasurementError
 from wattwerk.meters.inventory import default_specs
 from wattwerk.meters.recorder import Recorder
+from wattwerk.meters.trace import Trace
 from wattwerk.records import Figure, Record, Setup, Status, Subject, new_id, now
 from wattwerk.store import Store
 
@@ -129,8 +131,8 @@ def _run_one(
         status, reason = answer.status, answer.reason
     else:
         subject = answer.subject
-        trace = recorder.trace(start, answer.unloaded_idle[1])
-        status, reason, figures = evaluate(answer, trace, configuration, sweep.procedure, context)
+        trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it
+        status, reason, figures = _evaluated(answer, trace, configuration, sweep.procedure, context)
     return Record(
         id=new_id(),
         kind="bench",
@@ -144,6 +146,16 @@ def _run_one(
         reason=reason,
         figures=figures,
     )
+
+
+def _evaluated(
+    answer: Measurement, trace: Trace, configuration: Configuration, procedure: Procedure, context: Context
+) -> tuple[Status, str, dict[str, Figure]]:
+    """Evaluate; samples that do not suffice are this configuration's result, and never the end of the sweep."""
+    try:
+        return evaluate(answer, trace, configuration, procedure, context)
+    except (MeasurementError, ArithmeticError, ValueError) as error:
+        return Status.FAILED, f"it ran, but its samples could not be evaluated ({error})", {}
 
 
 def _setup(configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble) -> Setup:

@@ -6,6 +6,7 @@ reports times of ``perf_counter_ns``, the clock that the recorder uses too; the 
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 import traceback
@@ -135,6 +136,8 @@ def _measure(
         effective = session.effective
     finally:
         session.close()
+    del call, session  # the bound call holds the model's memory
+    gc.collect()
     return Measurement(
         subject=model.subject(),
         effective=effective,

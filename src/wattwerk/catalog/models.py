@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import io
+import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -341,7 +343,8 @@ def _from_factory(reference: str, seed: int) -> Any:
         raise UnavailableError(f"{reference} needs torch", "pip install 'wattwerk[torch]'") from error
     factory = _imported(reference)
     try:
-        with torch.random.fork_rng(devices=[]):
+        # a print of the user's may not get into what --json writes
+        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):
             torch.manual_seed(seed)
             module = factory()
     except (Exception, SystemExit) as error:  # whatever the user's function raises is the user's to correct
@@ -356,7 +359,9 @@ def _from_factory(reference: str, seed: int) -> Any:
 def _imported(reference: str) -> Any:
     module_name, _, attribute = reference.partition(":")
     try:
-        factory = functools.reduce(getattr, attribute.split("."), importlib.import_module(module_name))
+        with contextlib.redirect_stdout(sys.stderr):
+            module = importlib.import_module(module_name)
+        factory = functools.reduce(getattr, attribute.split("."), module)
     except ImportError as error:
         raise ConfigError(f"cannot import {module_name} ({error})", "check the name and PYTHONPATH") from error
     except AttributeError as error:
