@@ -1,0 +1,199 @@
+// From levels to operations of the arithmetic coder.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "coder.h"
+
+namespace wattwerk::WATTWERK_ISA {
+
+constexpr std::uint32_t kLanes = 16;        // operations of one level that are written at once
+constexpr std::uint32_t kTemplates = 192;   // magnitudes that have a template
+constexpr std::size_t kBatch = 4096;        // operations that are coded together
+constexpr std::size_t kLongestLevel = kMaxUnary + 40;
+
+// What a level's operations depend on besides the level.
+struct Neighbourhood {
+    std::uint32_t state = 0;      // of the trellis
+    std::int32_t previous = 0;    // the level before
+    std::int32_t base = 0;        // the co-located level of the parent
+    bool history = false;         // history-dependent significance holds here
+};
+
+inline std::uint32_t side_of(std::int32_t level) { return level == 0 ? 0u : (level < 0 ? 1u : 2u); }
+
+inline std::uint32_t significance_context(const Layout& layout, const Neighbourhood& at) {
+    if (at.history) return 40 + at.state;
+    if (at.base != 0) return 24 + 2 * at.state + (at.base > 1 || at.base < -1 ? 1 : 0);
+    return layout.significance(at.state, side_of(at.previous));
+}
+
+inline std::uint32_t sign_context(const Layout& layout, const Neighbourhood& at) {
+    if (at.base != 0) return layout.sign() + (at.base < 0 ? 3 : 4);
+    return layout.sign() + side_of(at.previous);
+}
+
+inline std::uint32_t greater_context(const Layout& layout, std::int32_t base, bool negative, std::uint32_t index) {
+    if (base != 0) {
+        const std::uint32_t size = base < 0 ? 0u - static_cast<std::uint32_t>(base) : static_cast<std::uint32_t>(base);
+        return layout.greater() + 2 * layout.unary + 2 * index + (size >= index ? 0 : 1);
+    }
+    return layout.greater() + 2 * index + (negative ? 1 : 0);
+}
+
+// The largest magnitude that a codebook allows on a side; -1 without a codebook.
+inline std::int64_t limit_of(const TensorSpec& spec, bool negative) {
+    if (!spec.profile1 || spec.codebook_size == 0) return -1;
+    return negative ? spec.codebook_zero : std::int64_t{spec.codebook_size} - spec.codebook_zero - 1;
+}
+
+inline bool one_sided(const TensorSpec& spec) {
+    return spec.codebook_size > 0 && (spec.codebook_zero == 0 || spec.codebook_zero == spec.codebook_size - 1);
+}
+
+// A codebook with one entry leaves nothing to code.
+inline bool silent(const TensorSpec& spec) { return spec.profile1 && spec.codebook_size == 1; }
+
+inline bool has_row_flags(const TensorSpec& spec) {
+    return spec.profile1 && spec.width > 1 && spec.count > spec.width && spec.codebook_size != 1;
+}
+
+class Binariser {
+  public:
+    Binariser(const TensorSpec& spec)
+        : spec_(spec), layout_{spec.unary}, plain_(spec.base == nullptr && spec.history == nullptr &&
+                                                    spec.codebook_size == 0 && spec.unary + 2 < kLanes) {
+        if (plain_) prepare();
+    }
+
+    // Writes the operations of levels; returns their number. There has to be room for kLongestLevel after each.
+    // `state` and `previous` go on from call to call.
+    template <typename Sink>
+    bool run(const std::int32_t* levels, std::uint64_t count, const std::uint64_t* positions, Sink&& sink) {
+        for (std::uint64_t index = 0; index < count; ++index) {
+            if (!put(levels[index], positions == nullptr ? 0 : positions[index])) return false;
+            if (used_ > kBatch) {
+                if (!sink(operations_, used_)) return false;
+                used_ = 0;
+            }
+        }
+        return true;
+    }
+
+    template <typename Sink>
+    bool drain(Sink&& sink) {
+        const bool fine = used_ == 0 || sink(operations_, used_);
+        used_ = 0;
+        return fine;
+    }
+
+    void skip_row() {
+        if (!spec_.dependent) return;
+        // four steps of parity 0 lead back to every state
+        for (std::uint64_t step = 0; step < (spec_.width & 3); ++step) at_.state = kTransition[at_.state][0];
+    }
+
+    void start_block_row() { at_.previous = 0; }
+    std::uint32_t state() const { return at_.state; }
+    Fault fault = Fault::none;
+
+    // Operations of one level in full generality; returns their number, 0 for a level that cannot be coded.
+    std::uint32_t spell(std::int32_t level, const Neighbourhood& at, Operation* out);
+
+  private:
+    void prepare();
+
+    bool put(std::int32_t value, std::uint64_t position) {
+        const std::int32_t odd = static_cast<std::int32_t>(at_.state & 1);
+        std::int32_t level = value;
+        if (spec_.dependent) {
+            const std::int32_t sign = (value > 0) - (value < 0);
+            level = (value + sign * odd) >> 1;
+        }
+        if (spec_.base != nullptr) at_.base = spec_.profile1 ? spec_.base[position] : 0;
+        if (spec_.history != nullptr) at_.history = spec_.history[position] == 1;
+        const std::uint32_t magnitude = level < 0 ? 0u - static_cast<std::uint32_t>(level) : static_cast<std::uint32_t>(level);
+        if (plain_ && magnitude < kTemplates && counts_[magnitude] != 0) [[likely]] {
+            const Operation* from = templates_[magnitude];
+            const Operation* adjust = adjustments_[at_.state][side_of(at_.previous)][level < 0];
+            Operation* to = operations_ + used_;
+            for (std::uint32_t lane = 0; lane < kLanes; ++lane) to[lane] = from[lane] + adjust[lane];
+            used_ += counts_[magnitude];
+        } else if (!silent(spec_)) {
+            const std::uint32_t written = spell(level, at_, operations_ + used_);
+            if (written == 0) {
+                fault = Fault::unreachable;
+                return false;
+            }
+            used_ += written;
+        }
+        at_.previous = level;
+        if (spec_.dependent) at_.state = kTransition[at_.state][level & 1];
+        return true;
+    }
+
+    const TensorSpec spec_;
+    const Layout layout_;
+    const bool plain_;
+    Neighbourhood at_;
+    std::size_t used_ = 0;
+    std::uint8_t counts_[kTemplates];
+    alignas(64) Operation templates_[kTemplates][kLanes];
+    alignas(64) Operation adjustments_[8][3][2][kLanes];
+    alignas(64) Operation operations_[kBatch + kLongestLevel + kLanes];
+};
+
+inline std::uint32_t Binariser::spell(std::int32_t level, const Neighbourhood& at, Operation* out) {
+    Operation* const begin = out;
+    *out++ = modelled(significance_context(layout_, at), level != 0);
+    if (level == 0) return 1;
+    const bool negative = level < 0;
+    const std::int64_t limit = limit_of(spec_, negative), magnitude = negative ? -std::int64_t{level} : level;
+    if (limit >= 0 && magnitude > limit) return 0;
+    if (!one_sided(spec_) || !spec_.profile1) *out++ = modelled(sign_context(layout_, at), negative);
+    const auto beyond = [limit](std::int64_t reached) { return limit < 0 || limit > reached; };
+    if (limit == 1) return static_cast<std::uint32_t>(out - begin);
+    std::int64_t reached = 1;
+    bool more = true;
+    for (std::uint32_t index = 0; more && index < layout_.unary && beyond(reached); ++index) {
+        more = magnitude > reached;
+        *out++ = modelled(greater_context(layout_, at.base, negative, index), more);
+        reached += more;
+    }
+    if (!more || !beyond(reached)) return static_cast<std::uint32_t>(out - begin);
+    std::uint32_t bits = 0;
+    for (std::uint32_t index = 0; more && index < 31 && (limit < 0 || limit >= reached + (std::int64_t{1} << bits)); ++index) {
+        more = magnitude >= reached + (std::int64_t{1} << bits);
+        *out++ = modelled(layout_.remainder() + index, more);
+        if (more) reached += std::int64_t{1} << bits++;
+    }
+    const std::uint32_t rest = static_cast<std::uint32_t>(magnitude - reached);
+    for (std::uint32_t left = bits; left > 0;) {
+        const std::uint32_t now = left > 15 ? 15 : left;
+        left -= now;
+        *out++ = unmodelled(layout_.bypass(), (rest >> left) & ((1u << now) - 1), now);
+    }
+    return static_cast<std::uint32_t>(out - begin);
+}
+
+inline void Binariser::prepare() {
+    std::memset(templates_, 0, sizeof templates_);
+    std::memset(adjustments_, 0, sizeof adjustments_);
+    for (std::uint32_t magnitude = 0; magnitude < kTemplates; ++magnitude) {
+        Operation operations[kLongestLevel];
+        const std::uint32_t count = spell(static_cast<std::int32_t>(magnitude), Neighbourhood{}, operations);
+        counts_[magnitude] = count <= kLanes ? static_cast<std::uint8_t>(count) : 0;
+        if (count <= kLanes) std::memcpy(templates_[magnitude], operations, count * sizeof(Operation));
+    }
+    for (std::uint32_t state = 0; state < 8; ++state)
+        for (std::uint32_t side = 0; side < 3; ++side)
+            for (std::uint32_t negative = 0; negative < 2; ++negative) {
+                Operation* adjust = adjustments_[state][side][negative];
+                adjust[0] = layout_.significance(state, side) << 1;
+                adjust[1] = side << 1 | negative;
+                for (std::uint32_t index = 0; index < layout_.unary; ++index) adjust[2 + index] = negative << 1;
+            }
+}
+
+}  // namespace wattwerk::WATTWERK_ISA

@@ -1,0 +1,260 @@
+// Quantisation: to the nearest multiple of the step, or along the best path of the eight-state trellis.
+//
+// The trellis works on integers (squared distances in units of 1/1024 squared step), so that every instruction set
+// takes the same decisions. It goes on in pieces: a piece is decided once the values of a short look-ahead have been
+// seen, by when all paths have the same past but in rare cases that cost next to nothing.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SSSE3__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#include "scan.h"
+#include "tables.h"
+
+namespace wattwerk::WATTWERK_ISA {
+
+constexpr std::uint64_t kPiece = 8192;     // values that are quantised and coded together
+constexpr std::uint64_t kLookAhead = 128;  // values seen beyond a piece
+constexpr float kLevelLimit = 2147483392.0f;  // the largest float below 2^31, less room for the trellis
+constexpr float kUnit = 1024.0f;
+
+struct Trellis {
+    // state after a step <- state before it, by which of the two branches was taken
+    static constexpr std::uint8_t previous[2][8] = {{0, 2, 0, 2, 3, 1, 3, 1}, {4, 6, 4, 6, 7, 5, 7, 5}};
+    // residue of the multiple, modulo four, that each branch takes
+    static constexpr std::uint8_t residue[2][8] = {{0, 0, 2, 2, 1, 1, 3, 3}, {2, 2, 0, 0, 3, 3, 1, 1}};
+
+    alignas(16) std::int16_t costs[8];
+    std::uint64_t* metrics;    // four 16-bit distances for each value, by residue
+    std::uint8_t* decisions;   // a bit for each state
+    std::uint8_t* residues;
+
+    void only(int state) {
+        for (int index = 0; index < 8; ++index) costs[index] = index == state ? 0 : 12000;
+    }
+
+    static void measure(const float* values, float inverse, std::uint64_t count, std::uint64_t* out);
+    void advance(std::uint64_t count);
+    int best() const {
+        int found = 0;
+        for (int index = 1; index < 8; ++index)
+            if (costs[index] < costs[found]) found = index;
+        return found;
+    }
+    int trace_back(std::uint64_t count, std::uint64_t kept, int state);
+    static void levels(const float* values, float inverse, const std::uint8_t* residues, std::uint64_t count,
+                       std::int32_t* out);
+};
+
+// The distances to the four multiples around each value. A residue that zero has too takes the nearer of both.
+inline void Trellis::measure(const float* values, float inverse, std::uint64_t count, std::uint64_t* out) {
+    auto* words = reinterpret_cast<std::uint32_t*>(out);
+    for (std::uint64_t index = 0; index < count; ++index) {
+        const float scaled = std::fabs(values[index]) * inverse;
+        const std::int32_t whole = static_cast<std::int32_t>(scaled);
+        const std::int32_t first = whole > 2 ? whole - 1 : 1;
+        const float offset = scaled - static_cast<float>(first);
+        const float near_zero = scaled < 4.0f ? scaled : 4.0f;
+        const std::int32_t zero = static_cast<std::int32_t>(near_zero * near_zero * kUnit + 0.5f);
+        std::int32_t distance[4];
+        for (int residue = 0; residue < 4; ++residue) {
+            const float away = offset - static_cast<float>((residue - first) & 3);
+            distance[residue] = static_cast<std::int32_t>(away * away * kUnit + 0.5f);
+        }
+        distance[0] = distance[0] < zero ? distance[0] : zero;
+        distance[3] = distance[3] < zero ? distance[3] : zero;
+        words[2 * index] = static_cast<std::uint32_t>(distance[0] | distance[1] << 16);
+        words[2 * index + 1] = static_cast<std::uint32_t>(distance[2] | distance[3] << 16);
+    }
+}
+
+#if defined(__SSSE3__)
+inline __m128i words_at(const std::uint8_t (&pattern)[8]) {
+    alignas(16) std::uint8_t bytes[16];
+    for (int index = 0; index < 8; ++index) {
+        bytes[2 * index] = static_cast<std::uint8_t>(2 * pattern[index]);
+        bytes[2 * index + 1] = static_cast<std::uint8_t>(2 * pattern[index] + 1);
+    }
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
+}
+
+inline __m128i least_word(__m128i words) {
+    words = _mm_min_epi16(words, _mm_alignr_epi8(words, words, 8));
+    words = _mm_min_epi16(words, _mm_alignr_epi8(words, words, 4));
+    return _mm_min_epi16(words, _mm_alignr_epi8(words, words, 2));
+}
+
+inline void Trellis::advance(std::uint64_t count) {
+    const __m128i from0 = words_at(previous[0]), from1 = words_at(previous[1]);
+    const __m128i take0 = words_at(residue[0]), take1 = words_at(residue[1]);
+    __m128i cost = _mm_load_si128(reinterpret_cast<const __m128i*>(costs));
+    for (std::uint64_t index = 0; index < count; ++index) {
+        const __m128i metric = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(metrics + index));
+        const __m128i cost0 = _mm_add_epi16(_mm_shuffle_epi8(cost, from0), _mm_shuffle_epi8(metric, take0));
+        const __m128i cost1 = _mm_add_epi16(_mm_shuffle_epi8(cost, from1), _mm_shuffle_epi8(metric, take1));
+        cost = _mm_min_epi16(cost0, cost1);
+        const __m128i second = _mm_cmpgt_epi16(cost0, cost1);
+        decisions[index] = static_cast<std::uint8_t>(_mm_movemask_epi8(_mm_packs_epi16(second, second)));
+        // a step adds at most four units, and states differ by at most twelve: this often, nothing overflows
+        if ((index & 3) == 3) cost = _mm_sub_epi16(cost, least_word(cost));
+    }
+    cost = _mm_sub_epi16(cost, least_word(cost));
+    _mm_store_si128(reinterpret_cast<__m128i*>(costs), cost);
+}
+#else
+inline void Trellis::advance(std::uint64_t count) {
+    std::int16_t now[8], then[8];
+    std::memcpy(now, costs, sizeof now);
+    const auto normalise = [&now] {
+        std::int16_t least = now[0];
+        for (int state = 1; state < 8; ++state) least = now[state] < least ? now[state] : least;
+        for (int state = 0; state < 8; ++state) now[state] = static_cast<std::int16_t>(now[state] - least);
+    };
+    for (std::uint64_t index = 0; index < count; ++index) {
+        std::int16_t metric[4];
+        std::memcpy(metric, metrics + index, sizeof metric);
+        unsigned second = 0;
+        for (int state = 0; state < 8; ++state) {
+            const int cost0 = now[previous[0][state]] + metric[residue[0][state]];
+            const int cost1 = now[previous[1][state]] + metric[residue[1][state]];
+            second |= static_cast<unsigned>(cost0 > cost1) << state;
+            then[state] = static_cast<std::int16_t>(cost0 > cost1 ? cost1 : cost0);
+        }
+        std::memcpy(now, then, sizeof now);
+        decisions[index] = static_cast<std::uint8_t>(second);
+        if ((index & 3) == 3) normalise();
+    }
+    normalise();
+    std::memcpy(costs, now, sizeof now);
+}
+#endif
+
+struct BackSteps {
+    std::uint8_t entry[8][2];  // state before (3 bits) and residue (2 bits)
+
+    constexpr BackSteps() : entry{} {
+        for (int state = 0; state < 8; ++state)
+            for (int branch = 0; branch < 2; ++branch)
+                entry[state][branch] =
+                    static_cast<std::uint8_t>(Trellis::previous[branch][state] | Trellis::residue[branch][state] << 3);
+    }
+};
+
+inline constexpr BackSteps kBack{};
+
+// Follows the path back from the last value; notes the residues of the first `kept` ones. Returns the state after these.
+inline int Trellis::trace_back(std::uint64_t count, std::uint64_t kept, int state) {
+    int after = state;
+    for (std::uint64_t index = count; index-- > 0;) {
+        if (index + 1 == kept) after = state;
+        const std::uint8_t entry = kBack.entry[state][(decisions[index] >> state) & 1];
+        residues[index] = static_cast<std::uint8_t>(entry >> 3);
+        state = entry & 7;
+    }
+    return after;
+}
+
+inline void Trellis::levels(const float* values, float inverse, const std::uint8_t* residues, std::uint64_t count,
+                            std::int32_t* out) {
+    for (std::uint64_t index = 0; index < count; ++index) {
+        const float scaled = std::fabs(values[index]) * inverse;
+        const std::int32_t whole = static_cast<std::int32_t>(scaled);
+        const std::int32_t first = whole > 2 ? whole - 1 : 1;
+        const std::int32_t residue = residues[index];
+        const std::int32_t multiple = first + ((residue - first) & 3);
+        // residues 0 and 3 are those that zero has in its two quantisers
+        const bool zero = (residue == 0 || residue == 3) && scaled + scaled < static_cast<float>(multiple);
+        const std::int32_t magnitude = zero ? 0 : multiple;
+        out[index] = values[index] < 0 ? -magnitude : magnitude;
+    }
+}
+
+inline void nearest(const float* values, float inverse, std::uint64_t count, std::int32_t* out) {
+    for (std::uint64_t index = 0; index < count; ++index) {
+        const float scaled = std::fabs(values[index]) * inverse;
+        const std::int32_t whole = static_cast<std::int32_t>(scaled);
+        const std::int32_t magnitude = whole + (scaled - static_cast<float>(whole) >= 0.5f ? 1 : 0);
+        out[index] = values[index] < 0 ? -magnitude : magnitude;
+    }
+}
+
+// True where every value is finite and small enough for a level.
+inline bool representable(const float* values, float inverse, std::uint64_t count) {
+    bool fine = true;
+    for (std::uint64_t index = 0; index < count; ++index) fine &= std::fabs(values[index]) * inverse < kLevelLimit;
+    return fine;
+}
+
+// Quantises a tensor piece by piece, in the order of coding.
+class Quantiser {
+  public:
+    Quantiser(const float* values, const QuantiseSpec& spec)
+        : values_(values), spec_(spec), inverse_(1.0f / spec.step), gather_{{spec.count, spec.width, spec.scan_order}} {
+        trellis_.only(0);
+        trellis_.metrics = metrics_;
+        trellis_.decisions = decisions_;
+        trellis_.residues = residues_;
+    }
+
+    Quantiser(const Quantiser&) = delete;  // the trellis points into this object
+    Quantiser& operator=(const Quantiser&) = delete;
+
+    // Quantises the next piece; returns its length, 0 at the end.
+    std::uint64_t next(std::int32_t* levels) {
+        fill();
+        const std::uint64_t piece = held_ < kPiece ? held_ : kPiece;
+        if (piece == 0) return 0;
+        if (!representable(window_, inverse_, held_)) {
+            fault = Fault::range;
+            return 0;
+        }
+        if (spec_.dependent)
+            decide(piece, levels);
+        else
+            nearest(window_, inverse_, piece, levels);
+        held_ -= piece;
+        std::memmove(window_, window_ + piece, held_ * sizeof(float));
+        return piece;
+    }
+
+    Fault fault = Fault::none;
+
+  private:
+    void fill() {
+        const std::uint64_t room = kPiece + (spec_.dependent ? kLookAhead : 0) - held_;
+        const std::uint64_t wanted = room < spec_.count - seen_ ? room : spec_.count - seen_;
+        if (!gather_.scan.blocks())
+            std::memcpy(window_ + held_, values_ + seen_, wanted * sizeof(float));
+        else
+            gather_.take(values_, window_ + held_, wanted);
+        seen_ += wanted;
+        held_ += wanted;
+    }
+
+    void decide(std::uint64_t piece, std::int32_t* levels) {
+        Trellis::measure(window_, inverse_, held_, metrics_);
+        trellis_.advance(held_);
+        trellis_.only(trellis_.trace_back(held_, piece, trellis_.best()));
+        Trellis::levels(window_, inverse_, residues_, piece, levels);
+    }
+
+    const float* values_;
+    const QuantiseSpec spec_;
+    const float inverse_;
+    Gather<float> gather_;
+    Trellis trellis_;
+    std::uint64_t seen_ = 0, held_ = 0;
+    float window_[kPiece + kLookAhead];
+    std::uint64_t metrics_[kPiece + kLookAhead];
+    std::uint8_t decisions_[kPiece + kLookAhead];
+    std::uint8_t residues_[kPiece + kLookAhead];
+};
+
+}  // namespace wattwerk::WATTWERK_ISA

@@ -1,0 +1,144 @@
+// The choice of a start and of rates of adaptation for each context: all nine sets run over the same bins, and what
+// each would cost is added up.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512BW__)
+#include <immintrin.h>
+#endif
+
+#include "coder.h"
+
+namespace wattwerk::WATTWERK_ISA {
+
+constexpr double log2_of(double value) {
+    double whole = 0, part = 0.5, result = 0;
+    while (value < 1) value *= 2, whole -= 1;
+    while (value >= 2) value /= 2, whole += 1;
+    for (int bit = 0; bit < 24; ++bit, part /= 2) {
+        value *= value;
+        if (value >= 2) value /= 2, result += part;
+    }
+    return whole + result;
+}
+
+// What a bin costs, in 1/256 bit, by row: the mean over the ranges that the coder may have.
+struct CostTables {
+    std::uint16_t cost[2][64];
+
+    constexpr CostTables() : cost{} {
+        for (int row = 0; row < 64; ++row) {
+            const int distance = row < 32 ? 32 - row : row - 32;
+            const double least = kProbabilities[distance > 31 ? 31 : distance] * 12.5 / 8 / 384;
+            const auto rare = static_cast<std::uint16_t>(-256 * log2_of(least) + 0.5);
+            const auto usual = static_cast<std::uint16_t>(-256 * log2_of(1 - least) + 0.5);
+            cost[row >= 32 ? 1 : 0][row] = usual;
+            cost[row >= 32 ? 0 : 1][row] = rare;
+        }
+    }
+};
+
+inline constexpr CostTables kCosts{};
+
+constexpr std::uint32_t kSetSignal = 5 * 256;  // what it costs to tell a set other than the first
+
+class SetSearch {
+  public:
+    explicit SetSearch(std::uint32_t contexts) : contexts_(contexts) {
+        for (std::uint32_t context = 0; context < contexts; ++context) reset_counters(context);
+        std::memset(costs_, 0, sizeof costs_[0] * contexts);
+    }
+
+    void reset_counters(std::uint32_t context) {
+        for (std::size_t set = 0; set < 16; ++set) {
+            const ParameterSet& chosen = kSets[set < kParameterSets ? set : 0];
+            a_[context][set] = static_cast<std::int16_t>(chosen.start_a);
+            b_[context][set] = static_cast<std::int16_t>(chosen.start_sum - 16 * chosen.start_a);
+        }
+    }
+
+    void reset() {
+        for (std::uint32_t context = 0; context < contexts_; ++context) reset_counters(context);
+    }
+
+    void observe(const Operation* operations, std::size_t count);
+
+    std::uint8_t best(std::uint32_t context) const {
+        std::size_t found = 0;
+        for (std::size_t set = 1; set < kParameterSets; ++set)
+            if (costs_[context][set] + (set ? kSetSignal : 0) < costs_[context][found] + (found ? kSetSignal : 0)) found = set;
+        return static_cast<std::uint8_t>(found);
+    }
+
+  private:
+    const std::uint32_t contexts_;
+    alignas(64) std::int16_t a_[kMaxContexts][16];
+    alignas(64) std::int16_t b_[kMaxContexts][16];
+    alignas(64) std::uint32_t costs_[kMaxContexts][16];
+};
+
+#if defined(__AVX512BW__)
+inline void SetSearch::observe(const Operation* operations, std::size_t count) {
+    alignas(64) std::int16_t shifts_a[16] = {}, shifts_b[16] = {};
+    for (std::size_t set = 0; set < kParameterSets; ++set) {
+        shifts_a[set] = static_cast<std::int16_t>(kSets[set].shift_a);
+        shifts_b[set] = static_cast<std::int16_t>(kSets[set].shift_b);
+    }
+    alignas(64) std::int16_t adaptation[32];
+    for (int index = 0; index < 32; ++index) adaptation[index] = static_cast<std::int16_t>(kAdaptation[index]);
+    const __m512i table = _mm512_load_si512(adaptation);
+    const __m512i cost0_low = _mm512_loadu_si512(kCosts.cost[0]), cost0_high = _mm512_loadu_si512(kCosts.cost[0] + 32);
+    const __m512i cost1_low = _mm512_loadu_si512(kCosts.cost[1]), cost1_high = _mm512_loadu_si512(kCosts.cost[1] + 32);
+    const __m256i shift_a = _mm256_load_si256(reinterpret_cast<const __m256i*>(shifts_a));
+    const __m256i shift_b = _mm256_load_si256(reinterpret_cast<const __m256i*>(shifts_b));
+    const __m256i sixteen = _mm256_set1_epi16(16), thirty_two = _mm256_set1_epi16(32);
+    const auto look_up = [](__m512i from, __m256i index) {
+        return _mm512_castsi512_si256(_mm512_permutexvar_epi16(_mm512_castsi256_si512(index), from));
+    };
+    for (std::size_t position = 0; position < count; ++position) {
+        const Operation operation = operations[position];
+        const std::uint32_t context = (operation >> 1) & 2047;
+        const bool one = operation & 1;
+        const __m256i flip = _mm256_set1_epi16(one ? 0 : -1);
+        auto* at_a = reinterpret_cast<__m256i*>(a_[context]);
+        auto* at_b = reinterpret_cast<__m256i*>(b_[context]);
+        const __m256i a = _mm256_load_si256(at_a), b = _mm256_load_si256(at_b);
+        const __m256i row =
+            _mm256_add_epi16(_mm256_srai_epi16(_mm256_add_epi16(_mm256_slli_epi16(a, 4), b), 7), thirty_two);
+        const __m512i cost = _mm512_permutex2var_epi16(one ? cost1_low : cost0_low, _mm512_castsi256_si512(row),
+                                                       one ? cost1_high : cost0_high);
+        auto* at_cost = reinterpret_cast<__m512i*>(costs_[context]);
+        _mm512_store_si512(at_cost, _mm512_add_epi32(_mm512_load_si512(at_cost),
+                                                     _mm512_cvtepu16_epi32(_mm512_castsi512_si256(cost))));
+        const auto step = [&](__m256i counter, int scale, __m256i shift) {
+            const __m256i signed_counter = _mm256_sub_epi16(_mm256_xor_si256(counter, flip), flip);
+            const __m256i index = _mm256_add_epi16(
+                scale == 3 ? _mm256_srai_epi16(signed_counter, 3) : _mm256_srai_epi16(signed_counter, 7), sixteen);
+            const __m256i size = _mm256_srlv_epi16(look_up(table, index), shift);
+            return _mm256_add_epi16(counter, _mm256_sub_epi16(_mm256_xor_si256(size, flip), flip));
+        };
+        _mm256_store_si256(at_a, step(a, 3, shift_a));
+        _mm256_store_si256(at_b, step(b, 7, shift_b));
+    }
+}
+#else
+inline void SetSearch::observe(const Operation* operations, std::size_t count) {
+    for (std::size_t position = 0; position < count; ++position) {
+        const Operation operation = operations[position];
+        const std::uint32_t context = (operation >> 1) & 2047;
+        const std::int32_t bin = operation & 1, flip = bin - 1;
+        for (std::size_t set = 0; set < kParameterSets; ++set) {
+            const std::int32_t a = a_[context][set], b = b_[context][set];
+            costs_[context][set] += kCosts.cost[bin][((16 * a + b) >> 7) + 32];
+            const std::int32_t step_a = kSteps.steps[kSets[set].shift_a][(((a ^ flip) - flip) >> 3) + 16];
+            const std::int32_t step_b = kSteps.steps[kSets[set].shift_b][(((b ^ flip) - flip) >> 7) + 16];
+            a_[context][set] = static_cast<std::int16_t>(a + ((step_a ^ flip) - flip));
+            b_[context][set] = static_cast<std::int16_t>(b + ((step_b ^ flip) - flip));
+        }
+    }
+}
+#endif
+
+}  // namespace wattwerk::WATTWERK_ISA
