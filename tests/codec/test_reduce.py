@@ -22,6 +22,7 @@ WEIGHTS = hnp.arrays(
 
 
 def random_model(seed=0):
+    """Return two weights of different size, a bias and an integer."""
     random = np.random.default_rng(seed)
     return {
         "a.weight": random.standard_normal((8, 6)).astype(np.float32),
@@ -32,6 +33,7 @@ def random_model(seed=0):
 
 
 def largest_error(value, original):
+    """Return the largest deviation of what a reduced parameter stands for."""
     return float(np.abs(value.restore() - original).max())
 
 

@@ -26,6 +26,7 @@ def normalise(x, model, layer, epsilon=1e-5):
 
 
 def model_of(seed, bias, dtype=np.float64):
+    """Return a convolution and the batch norm behind it, as a state dict."""
     random = np.random.default_rng(seed)
     arrays = {"conv.weight": random.standard_normal((5, 3, 3, 3))}
     if bias:
@@ -41,6 +42,7 @@ def model_of(seed, bias, dtype=np.float64):
 
 
 def forward(model, x, batch_norm=True):
+    """Evaluate the two layers, or the first alone."""
     y = convolve(x, model["conv.weight"], model.get("conv.bias"))
     return normalise(y, model, "bn") if batch_norm else y
 
