@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wattwerk.codec.inspection import Inspection, inspect
     from wattwerk.codec.options import PackOptions
-    from wattwerk.codec.packing import LowRank, pack, pack_file
+    from wattwerk.codec.packing import pack, pack_file
     from wattwerk.codec.unpacking import iter_unpack, unpack, unpack_file
     from wattwerk.codec.update import UpdateDecoder, UpdateEncoder, apply_update, pack_update
 
 __all__ = [
     "Inspection",
-    "LowRank",
     "PackOptions",
     "UpdateDecoder",
     "UpdateEncoder",
@@ -35,7 +34,6 @@ __all__ = [
 
 _HOMES = {
     "Inspection": "inspection",
-    "LowRank": "packing",
     "PackOptions": "options",
     "UpdateDecoder": "update",
     "UpdateEncoder": "update",
