@@ -27,7 +27,6 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         shape: Shape of the next tensor where it is not the coded one, or of `empty`.
         planes: The next tensor's bytes are coded, least significant plane first, instead of its values.
         empty: Name of a tensor without elements, for which there is no data unit.
-        whole: The next tensor replaces the base's instead of being a difference to it (updates).
         removed: Tensors of the base that no longer exist (updates).
     """
 
@@ -37,13 +36,12 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shape: tuple[int, ...] | None = None
     planes: bool = False
     empty: str | None = None
-    whole: bool = False
     removed: tuple[str, ...] = ()
 
     @property
     def about_next(self) -> bool:
         """Whether the note says something about the next data unit."""
-        return self.empty is None and (self.dtype is not None or self.shape is not None or self.planes or self.whole)
+        return self.empty is None and (self.dtype is not None or self.shape is not None or self.planes)
 
 
 NOTHING = Note()

@@ -202,7 +202,7 @@ def _decode_tensor(
         scan_order=scan_order,
         entry_points=points,
         parent=unit.parent is not None,
-        history=reference.history,
+        history=_history(unit, tensor, reference),
         base=_base_levels(unit, tensor, reference),
         codebook_size=len(coded_book.entries) if coded_book else 0,
         codebook_zero=coded_book.zero if coded_book else 0,
@@ -231,6 +231,15 @@ def _codebook_of(unit: DataUnit, tensor: CodedTensor) -> Codebook | None:
     if tensor.role == "H" and unit.payload_type == PayloadType.BLOCK:
         return unit.second_codebook
     return unit.codebook if tensor.role in ("tensor", "weight", "G", "H") else None
+
+
+def _history(unit: DataUnit, tensor: CodedTensor, reference: Reference) -> Array | None:
+    """Where earlier updates were not zero; whether it is used stands in the payload."""
+    if unit.parent is None:
+        return None
+    count = math.prod(tensor.shape)
+    known = reference.history
+    return known if known is not None and known.size == count else np.zeros(count, np.int8)
 
 
 def _base_levels(unit: DataUnit, tensor: CodedTensor, reference: Reference) -> Array | None:

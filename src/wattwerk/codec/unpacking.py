@@ -271,6 +271,11 @@ def _window(steps: Iterator[Step], pool: ThreadPoolExecutor, threads: int) -> It
             future.cancel()
 
 
+def whole_tensors(step: Step, *, apply_scaling: bool) -> Iterator[tuple[str, Array]]:
+    """Yield the tensors that a step brings; a unit with a parent brings differences."""
+    return _whole(_decode(step), step, apply_scaling)
+
+
 def _decode(step: Step) -> list[Decoded]:
     if step.coded is not None:
         return decode_unit(step.coded)
