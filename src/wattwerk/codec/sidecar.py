@@ -26,6 +26,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         dtype: Element type of the next tensor, or of `empty`.
         shape: Shape of the next tensor where it is not the coded one, or of `empty`.
         planes: The next tensor's bytes are coded, least significant plane first, instead of its values.
+        scaled: The next block's weight comes back multiplied by its local scaling, because that is what was packed.
         empty: Name of a tensor without elements, for which there is no data unit.
         removed: Tensors of the base that no longer exist (updates).
     """
@@ -35,13 +36,15 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dtype: str | None = None
     shape: tuple[int, ...] | None = None
     planes: bool = False
+    scaled: bool = False
     empty: str | None = None
     removed: tuple[str, ...] = ()
 
     @property
     def about_next(self) -> bool:
         """Whether the note says something about the next data unit."""
-        return self.empty is None and (self.dtype is not None or self.shape is not None or self.planes)
+        told = self.dtype is not None or self.shape is not None or self.planes or self.scaled
+        return told and self.empty is None
 
 
 NOTHING = Note()

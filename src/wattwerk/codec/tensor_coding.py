@@ -255,7 +255,8 @@ class Coder:
         else:
             unit, tensors = self._on_a_grid(name, value)
         unit, payload = self.coded(unit, tensors)
-        return self.unit(msgspec.structs.replace(unit, node=self._node(NodeId(parameter=index))), payload)
+        units = self.unit(msgspec.structs.replace(unit, node=self._node(NodeId(parameter=index))), payload)
+        return [self.note(Note(scaled=True)), *units] if isinstance(value, Scaled) else units
 
     def _decomposed(self, name: str, value: Decomposed) -> tuple[DataUnit, list[Quantised]]:
         rows, rank = value.g.shape

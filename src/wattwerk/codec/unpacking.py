@@ -62,7 +62,7 @@ def unpack(
     *,
     max_values: int | None = None,
     shapes: Shapes | None = None,
-    apply_scaling: bool = True,
+    apply_scaling: bool | None = None,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Array]:
@@ -73,8 +73,8 @@ def unpack(
         max_values: Upper bound on the values of all tensors together; the default follows from the stream's length
             (16 Mi and 1024 for each byte).
         shapes: Shapes by name, for streams that do not carry them.
-        apply_scaling: Multiply weights by the local scaling in their block and leave the scaling out; False gives
-            both as they are coded.
+        apply_scaling: Multiply weights by the local scaling in their block and leave the scaling out; None does so
+            where a scaled weight was packed.
         threads: Threads over tensors; 0 takes all processors that this process may use.
         progress: Called after each tensor with its name and the bytes it took in the stream.
 
@@ -98,7 +98,7 @@ def iter_unpack(
     *,
     max_values: int | None = None,
     shapes: Shapes | None = None,
-    apply_scaling: bool = True,
+    apply_scaling: bool | None = None,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[tuple[str, Array]]:
@@ -221,7 +221,7 @@ def _arrays(
     file: BinaryIO,
     max_values: int | None,
     shapes: Shapes | None,
-    apply_scaling: bool,
+    apply_scaling: bool | None,
     threads: int,
     progress: Progress | None,
 ) -> Iterator[tuple[str, Array]]:
@@ -271,9 +271,9 @@ def _window(steps: Iterator[Step], pool: ThreadPoolExecutor, threads: int) -> It
             future.cancel()
 
 
-def whole_tensors(step: Step, *, apply_scaling: bool) -> Iterator[tuple[str, Array]]:
-    """Yield the tensors that a step brings; a unit with a parent brings differences."""
-    return _whole(_decode(step), step, apply_scaling)
+def whole_tensors(step: Step) -> Iterator[tuple[str, Array]]:
+    """Yield the tensors that a step brings."""
+    return _whole(_decode(step), step, None)
 
 
 def _decode(step: Step) -> list[Decoded]:
@@ -286,9 +286,11 @@ def _decode(step: Step) -> list[Decoded]:
     return [Decoded(note.empty, "tensor", dtype, empty_array(dtype, shape, step.frame.offset))]
 
 
-def _whole(tensors: list[Decoded], step: Step, apply_scaling: bool) -> Iterator[tuple[str, Array]]:
+def _whole(tensors: list[Decoded], step: Step, apply_scaling: bool | None) -> Iterator[tuple[str, Array]]:
     """Put the factors of a decomposed weight together again, and its scaling if asked for."""
     by_role = {tensor.role: tensor for tensor in tensors}
+    if apply_scaling is None:
+        apply_scaling = step.coded is not None and step.coded.note.scaled
     scaling = by_role.get("scaling") if apply_scaling else None
     for tensor in tensors:
         if tensor is scaling or (tensor.role == "H" and "G" in by_role):

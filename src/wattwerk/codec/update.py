@@ -25,7 +25,7 @@ from wattwerk.codec.quantisation import step_size
 from wattwerk.codec.sidecar import Note
 from wattwerk.codec.tensor_coding import Coder, Quantised, check_name
 from wattwerk.codec.tensor_decoding import Reference
-from wattwerk.codec.update_state import State, Track, advance, applied, wide_integers
+from wattwerk.codec.update_state import State, Track, advance, receive, wide_integers
 from wattwerk.errors import ConfigError
 
 Choice: TypeAlias = Literal["auto", "on", "off"]
@@ -176,10 +176,10 @@ class UpdateEncoder:
         if elements.kind == Kind.EMPTY:
             return _Change([self._coder.note(Note(empty=name, dtype=elements.dtype, shape=elements.shape))], value)
         units = self._coder.elements(name, elements, NodeId(device=self._device, parameter=parameter))
-        received = applied(
+        received = receive(
             State({}, {}, {}), b"".join([stream_start(_CONTEXT, self._options, Note()), *units]), None, strict=False
         )
-        return _Change(units, received.arrays[name])
+        return _Change(units, received.wholes[name])
 
     def _difference(self, name: str, value: Array, elements: Elements, base: Array) -> Elements | None:
         """Return the difference to the base, or None if there is no sensible one."""
@@ -251,11 +251,13 @@ class UpdateDecoder:
     """Applies updates in the order in which an `UpdateEncoder` made them.
 
     Args:
-        base: Arrays by name that the encoder started from; they are copied.
+        base: Arrays by name that the encoder started from; they are copied. None where only the differences are of
+            interest, as for a server that averages those of many clients.
     """
 
-    def __init__(self, base: Mapping[str, Any]) -> None:
-        self._state = State.of(base, copy=True)
+    def __init__(self, base: Mapping[str, Any] | None = None) -> None:
+        self._state = State.of(base or {}, copy=True)
+        self._bare = base is None
 
     @property
     def state(self) -> dict[str, Array]:
@@ -275,8 +277,25 @@ class UpdateDecoder:
         Raises:
             BitstreamError: The update is damaged or does not follow the one before. The state is then as before.
         """
-        self._state = applied(self._state, data, max_values, strict=True)
+        self.decode(data, max_values=max_values)
         return self.state
+
+    def decode(self, data: bytes | bytearray | memoryview, *, max_values: int | None = None) -> dict[str, Array]:
+        """Apply an update, but return what it brings instead of what it leads to.
+
+        Args:
+            data: The update.
+            max_values: As in `apply`.
+
+        Returns:
+            Differences by name, float32 or int32, and the tensors that are new or replaced.
+
+        Raises:
+            BitstreamError: As in `apply`.
+        """
+        received = receive(self._state, data, max_values, strict=True, bare=self._bare)
+        self._state = received.noted_in(self._state) if self._bare else received.applied_to(self._state)
+        return {**received.differences, **received.wholes}
 
     def rebase(self, base: Mapping[str, Any]) -> None:
         """Set another base, as the encoder does at the same point."""
@@ -315,7 +334,8 @@ def apply_update(
     Raises:
         BitstreamError: The update is damaged, does not belong to the base, or needs the updates before it.
     """
-    return dict(applied(State.of(base, copy=False), data, max_values, strict=False).arrays)
+    state = State.of(base, copy=False)
+    return receive(state, data, max_values, strict=False).applied_to(state).arrays
 
 
 def _possible(unit: DataUnit, known: Reference, choices: tuple[Choice, Choice]) -> list[Reference]:

@@ -16,7 +16,7 @@ from wattwerk.codec.data_unit import DataUnit, ParentType
 from wattwerk.codec.elements import FLOATS, FORMATS, Array, dtype_name, restore_values
 from wattwerk.codec.sidecar import Note
 from wattwerk.codec.tensor_decoding import Budget, Coded, Decoded, Reference, decode_unit
-from wattwerk.codec.unpacking import Step, walk, whole_tensors
+from wattwerk.codec.unpacking import walk, whole_tensors
 from wattwerk.errors import BitstreamError
 
 
@@ -97,14 +97,44 @@ def wide_integers(array: Array) -> Array:
     return array.view(np.int64) if array.dtype == np.uint64 else array.astype(np.int64)
 
 
-def applied(state: State, data: bytes | bytearray | memoryview, max_values: int | None, *, strict: bool) -> State:
-    """Return the state after an update.
+class Received(msgspec.Struct, frozen=True):
+    """What an update brings.
+
+    Attributes:
+        differences: Decoded differences to the base.
+        wholes: Tensors that are new or replaced.
+        tracks: What the update leaves for the next one; None for replaced tensors.
+        removed: Names of tensors that no longer exist.
+    """
+
+    differences: dict[str, Array]
+    wholes: dict[str, Array]
+    tracks: dict[str, Track | None]
+    removed: tuple[str, ...]
+
+    def applied_to(self, state: State) -> State:
+        """Return the state after the update."""
+        known = {n: a for n, a in self.differences.items() if n in state.arrays}
+        arrays = {name: advance(state.arrays[name], difference) for name, difference in known.items()}
+        return state.with_changes({**arrays, **self.wholes}, self.tracks, self.removed)
+
+    def noted_in(self, state: State) -> State:
+        """Return a state without tensors after the update."""
+        tracks = {name: track for name, track in {**state.tracks, **self.tracks}.items() if track is not None}
+        return State({}, {name: track for name, track in tracks.items() if name not in self.removed}, {})
+
+
+def receive(
+    state: State, data: bytes | bytearray | memoryview, max_values: int | None, *, strict: bool, bare: bool = False
+) -> Received:
+    """Decode an update.
 
     Args:
-        state: The state before; it is not changed, whatever happens.
+        state: What is known before; it is not changed, whatever happens.
         data: The update.
         max_values: Bound on the values of all tensors together.
         strict: Refuse an update that does not follow the one before.
+        bare: The state holds tracks but no tensors.
 
     Raises:
         BitstreamError: The update is damaged, or does not belong to this state.
@@ -113,39 +143,38 @@ def applied(state: State, data: bytes | bytearray | memoryview, max_values: int 
     if max_values is None:  # an update may touch every tensor with next to no bytes
         budget.max_values += 2 * sum(array.size for array in state.arrays.values())
     shapes = {name: array.shape or (1,) for name, array in state.arrays.items()}
-    arrays: dict[str, Array] = {}
-    tracks: dict[str, Track | None] = {}
-    removed: tuple[str, ...] = ()
+    received = Received({}, {}, {}, ())
     for step in walk(io.BytesIO(data), budget, shapes):
-        if step.note is not None:
-            removed += step.note.removed
+        if step.note is not None and step.note.removed:
+            received = msgspec.structs.replace(received, removed=received.removed + step.note.removed)
         if step.coded is None or step.coded.unit.parent is None:
-            for name, values in _absolute(step):
-                arrays[name], tracks[name] = values, None
+            for name, values in whole_tensors(step):
+                received.wholes[name], received.tracks[name] = values, None
             continue
+        if not bare:
+            _check_base(state, step.coded)
         for tensor in _differences(state, step.coded, strict):
-            assert tensor.levels is not None  # a tensor with a parent is never raw
-            track = state.tracks.get(tensor.name, Track())
-            arrays[tensor.name] = advance(state.arrays[tensor.name], tensor.values)
-            tracks[tensor.name] = track.after(tensor.levels)
-    return state.with_changes(arrays, tracks, removed)
+            assert tensor.levels is not None  # `_differences` has none that are raw
+            received.differences[tensor.name] = tensor.values
+            received.tracks[tensor.name] = state.tracks.get(tensor.name, Track()).after(tensor.levels)
+    return received
 
 
-def _absolute(step: Step) -> list[tuple[str, Array]]:
-    return list(whole_tensors(step, apply_scaling=True))
-
-
-def _differences(state: State, coded: Coded, strict: bool) -> list[Decoded]:
-    unit = coded.unit
-    for tensor in unit.tensors:
+def _check_base(state: State, coded: Coded) -> None:
+    for tensor in coded.unit.tensors:
         array = state.arrays.get(tensor.name)
         if array is None:
             raise _mismatch(coded, f"the base has no tensor {tensor.name!r}")
         if (array.shape or (1,)) != tensor.shape:
             raise _mismatch(coded, f"{tensor.name!r} has the shape {array.shape} in the base, not {tensor.shape}")
         _check_dtype(coded, tensor.name, array)
-        if strict:
-            _check_depth(coded, unit, tensor.name, state.tracks.get(tensor.name, Track()).depth)
+
+
+def _differences(state: State, coded: Coded, strict: bool) -> list[Decoded]:
+    unit = coded.unit
+    if strict:
+        for name in unit.names:
+            _check_depth(coded, unit, name, state.tracks.get(name, Track()).depth)
     references = {name: state.tracks[name].reference for name in unit.names if name in state.tracks}
     plain = msgspec.structs.replace(coded, note=Note(), unit=msgspec.structs.replace(unit, data_format=None))
     decoded = decode_unit(plain, references)
