@@ -43,10 +43,14 @@ class Wattwerk:
         return dict(self.codec.unpack(stream, threads=threads))
 
     def encode_update(self, session: str, arrays: Arrays, **options: Any) -> bytes:
-        """Return the stream of the next round of an update."""
+        """Return the stream of the next round of an update, which adds these arrays."""
         if session not in self.encoders:
-            self.encoders[session] = self.codec.UpdateEncoder(**options)
-        return bytes(self.encoders[session].encode(arrays))
+            for name in ("temporal_contexts", "history_contexts"):
+                options[name] = "on" if options[name] else "off"
+            zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
+            self.encoders[session] = self.codec.UpdateEncoder(zeros, **options)
+        encoder = self.encoders[session]
+        return bytes(encoder.encode({name: encoder.state[name] + array for name, array in arrays.items()}))
 
     def decode_update(self, session: str, stream: bytes) -> Arrays:
         """Return the differences of the next round of an update."""

@@ -22,7 +22,7 @@ MAPS = ("sparsification_flag", "pruning_flag", "unification_flag", "decompositio
 #: What the manifest leaves out of a tensor's tools.
 USUAL = {
     "integer": False, "qp": None, "qp_density": 2, "dependent": 1, "unary_length": 11, "scan_order": 0, "profile": 1,
-    "parent": 0, "temporal": 0, "history": 0, "codebook": None, "codebook_zero": 0,
+    "parent": 0, "temporal": 0, "history": 0, "row_skip": 1, "codebook": None, "codebook_zero": 0,
 }  # fmt: skip
 
 
@@ -170,6 +170,8 @@ def describe(stream: bytes, state: dict[str, Any]) -> tuple[list[dict[str, Any]]
     finally:
         coder.baseline.decode = original
     nnc_core.approximator.rec(decoded)
+    for tensor in (tensor for unit in witness.units for tensor in unit["tensors"]):
+        tensor["row_skip"] = state.get("row_skip", 1)  # of blocks; what else there is tells it itself
     units = locate(stream, sizes["ndu_bytes"], witness.units)
     return units, arrays_of(decoded["parameters"], units, info, state)
 
@@ -187,22 +189,25 @@ def locate(stream: bytes, headers: list[int], units: list[dict[str, Any]]) -> li
     located = []
     for (start, payload, end), unit in zip(coded, units, strict=True):
         entry_points = [int(entry) for entry in unit["header"].get("cabac_entry_point_list", ())]
-        for tensor in unit["tensors"]:
-            tensor["history"] = int(history_flag(stream[payload:end], tensor))
+        if len(unit["tensors"]) == 1:
+            unit["tensors"][0] |= first_flags(stream[payload:end], unit["tensors"][0])
         located.append({"start": start, "payload": payload, "end": end, "tensors": unit["tensors"]})
         if entry_points:
             located[-1]["entry_points"] = entry_points
     return located
 
 
-def history_flag(payload: bytes, tensor: dict[str, Any]) -> bool:
-    """Return whether a tensor of an update was coded with the history's contexts, the first flag of its payload."""
-    if not tensor["parent"] or len(tensor["shape"]) < 2 or tensor["integer"]:
-        return False
+def first_flags(payload: bytes, tensor: dict[str, Any]) -> dict[str, int]:
+    """Return whether the one tensor of a payload uses the history's contexts and skips rows."""
+    matrix = tensor["profile"] and len(tensor["shape"]) > 1 and tensor["shape"][0] > 1
+    if not matrix or np.prod(tensor["shape"][1:]) == 1 or len(tensor["codebook"] or "no") == 1:
+        return {"history": 0, "row_skip": 1}
     decoder = deepCABAC.Decoder()
     decoder.setStream(np.frombuffer(payload, dtype=np.uint8))
-    decoder.iae_v(6 + tensor["qp_density"])
-    return bool(decoder.uae_v(1))
+    if not tensor["integer"]:
+        decoder.iae_v(6 + tensor["qp_density"])
+    history = decoder.uae_v(1) if tensor["parent"] else 0
+    return {"history": history, "row_skip": decoder.uae_v(1)}
 
 
 def is_raw(stream: bytes, start: int) -> bool:
@@ -224,14 +229,9 @@ def arrays_of(values: Arrays, units: list[dict[str, Any]], info: dict[str, Any],
         name = tensor["name"]
         if tensor["temporal"]:
             arrays[f"base/{name}"] = state["base"]["parameters"][name]
-        if tensor["history"]:
+        if tensor.get("history"):
             arrays[f"history/{name}"] = state["tool"].data_hist[name]
     return arrays
-
-
-def _stored(value: np.ndarray) -> type:
-    """Return the type that a decoded tensor is kept in; the reference computes codebooks in float64."""
-    return np.int32 if value.dtype == np.int32 else np.float32
 
 
 def flat(arrays: Arrays) -> Arrays:

@@ -117,7 +117,9 @@ def uniform_cases() -> dict[str, Streams]:
     cases = {}
     for qp in (-60, -38, -32, -20, -8):
         for dq in (True, False):
-            cases[f"uniform_qp{-qp}_{'dq' if dq else 'plain'}"] = public(small_model(), qp=qp, use_dq=dq)
+            cases[f"uniform_qp{-qp}_{'dq' if dq else 'plain'}"] = public(
+                small_model(), qp=qp, use_dq=dq, row_skipping=dq
+            )
     cases["unary_1"] = public(small_model(), cabac_unary_length_minus1=0)
     cases["unary_4_plain"] = public(small_model(), cabac_unary_length_minus1=3, use_dq=False)
     cases["no_row_skip"] = public(small_model(), row_skipping=False)
@@ -132,13 +134,15 @@ def uniform_cases() -> dict[str, Streams]:
     cases["profile0_plain"] = inner(small_model(), profile=0, dq=False)
     cases["raw"] = inner({"a": laplace(np.random.default_rng(4), 5, 7)}, raw=True)
     cases["large_levels"] = public(large_numbers())
+    limits = np.array([-(2**31), 2**31 - 1, 2**30, 0, 1 - 2**31], dtype=np.int32)
+    cases["integer_limits"] = public({"limits": limits})
     return {name: [(stream, {})] for name, stream in cases.items()}
 
 
 def large_numbers() -> Arrays:
-    """Return whole numbers up to the ends of the binarisation."""
-    exponents = np.arange(1, 30, dtype=np.int64)
-    ends = np.stack([2**exponents, -(2**exponents) - 1, 2**exponents + 11], axis=1)
+    """Return whole numbers up to a quarter of what int32 holds, about each power of two."""
+    powers = 2 ** np.arange(1, 30, dtype=np.int64)
+    ends = np.stack([powers, -powers - 1, powers + 11], axis=1)
     return {"ends": ends.astype(np.int32), "zeros": np.zeros((4, 5), np.int32), "ones": np.ones(6, np.int32)}
 
 
@@ -154,8 +158,10 @@ def scan_cases() -> dict[str, Streams]:
     cases = {}
     for order in (1, 2, 3, 4):
         for dq in (True, False):
-            cases[f"scan_{order}_{'dq' if dq else 'plain'}"] = public(arrays, scan_order=order, use_dq=dq, qp=-26)
-    cases["scan_1_no_row_skip"] = public(arrays, scan_order=1, row_skipping=False, qp=-20)
+            cases[f"scan_{order}_{'dq' if dq else 'plain'}"] = public(
+                arrays, scan_order=order, use_dq=dq, qp=-26, row_skipping=not dq
+            )
+    cases["scan_1_dq_row_skip"] = public(arrays, scan_order=1, qp=-20)
     cases["scan_2_profile0"] = inner(arrays, scan_order=2, profile=0, qp=-20)
     cases["scan_1_codebook"] = public(arrays, scan_order=1, codebook_mode=1, use_dq=False, qp=-16)
     return {name: [(stream, {})] for name, stream in cases.items()}
@@ -176,7 +182,7 @@ def codebook_cases() -> dict[str, Streams]:
         "dense": laplace(rng, 9, 13, scale=0.5),
     }
     cases = {
-        "codebook_always": public(arrays, codebook_mode=1, use_dq=False, qp=-24, nonweight_qp=-24),
+        "codebook_always": public(arrays, codebook_mode=1, use_dq=False, qp=-24, nonweight_qp=-24, row_skipping=False),
         "codebook_always_fine": public({"few": arrays["few"]}, codebook_mode=1, use_dq=False, qp=-40),
         "codebook_cheaper_dq": public(arrays, codebook_mode=2, use_dq=True, qp=-24, nonweight_qp=-24),
         "codebook_cheaper_plain": public(arrays, codebook_mode=2, use_dq=False, qp=-32),
@@ -191,18 +197,19 @@ def block_cases() -> dict[str, Streams]:
     arrays, blocks = block_model()
     factored, pair = factor_model()
     cases = {
-        "block_dq": public(arrays, block_id_and_param_type=blocks),
+        "block_dq": public(arrays, block_id_and_param_type=blocks, row_skipping=False),
         "block_plain": public(arrays, block_id_and_param_type=blocks, use_dq=False, qp=-20),
-        "block_scan_1": public(arrays, block_id_and_param_type=blocks, scan_order=1),
+        "block_scan_1": public(arrays, block_id_and_param_type=blocks, scan_order=1, row_skipping=False),
         "block_folded": public(arrays, block_id_and_param_type=blocks, bnf=True),
         "block_profile0": inner(arrays, blocks=blocks, profile=0),
         "block_apart": inner(arrays, blocks=blocks, joined=False),
-        "factors_dq": inner(factored, blocks=pair),
+        "factors_dq": inner(factored, blocks=pair, row_skip=False),
         "factors_plain": inner(factored, blocks=pair, dq=False, qp=-24),
-        "factors_scan_1": inner(factored, blocks=pair, scan_order=1),
+        "factors_scan_1": inner(factored, blocks=pair, scan_order=1, row_skip=False),
         "factors_profile0": inner(factored, blocks=pair, profile=0),
     }
-    return {name: [(stream, {})] for name, stream in cases.items()}
+    without_row_skip = ("block_dq", "block_scan_1", "factors_dq", "factors_scan_1")
+    return {name: [(stream, {"row_skip": int(name not in without_row_skip)})] for name, stream in cases.items()}
 
 
 def update_cases() -> dict[str, Streams]:
@@ -212,11 +219,11 @@ def update_cases() -> dict[str, Streams]:
     rounds, more = changes(8, 3, shapes), changes(9, 2, tall)
     return {
         "update_parent": updates(rounds, tca=False),
-        "update_tca_dq": updates(rounds, tca=True),
+        "update_tca_dq": updates(rounds, tca=True, row_skipping=False),
         "update_tca_plain": updates(rounds, tca=True, use_dq=False, qp=-26),
-        "update_hdsp_dq": updates(rounds, tca=False, hdsp=True),
+        "update_hdsp_dq": updates(rounds, tca=False, hdsp=True, row_skipping=False),
         "update_hdsp_plain": updates(rounds, tca=False, hdsp=True, use_dq=False, qp=-26),
-        "update_both": updates(rounds, tca=True, hdsp=True),
+        "update_both": updates(rounds, tca=True, hdsp=True, row_skipping=False),
         # the reference's encoder and decoder disagree about the state after skipped rows in a dependent block scan
         "update_tca_scan_1_dq": updates(more, tca=True, scan_order=1, row_skipping=False),
         "update_tca_scan_1_plain": updates(more, tca=True, scan_order=1, use_dq=False),
