@@ -18,7 +18,7 @@ from wattwerk.codec.tensor_coding import scan_order_of
 from wattwerk.errors import BitstreamError
 
 _FEWEST_VALUES = 1 << 24  # 64 MiB of float32: no stream is too short for that
-_VALUES_PER_BYTE = 1 << 10  # more than zeros that are coded one by one (about 800); skipped rows can exceed it
+_VALUES_PER_BYTE = 1 << 8  # a model with one value in a hundred takes a byte for about 80 values
 _FEWEST_TENSORS = 1 << 16
 _BYTES_PER_TENSOR = 1 << 6
 

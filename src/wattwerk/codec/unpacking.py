@@ -71,7 +71,7 @@ def unpack(
     Args:
         data: The stream.
         max_values: Upper bound on the values of all tensors together; the default follows from the stream's length
-            (16 Mi and 1024 for each byte).
+            (16 Mi and 256 for each byte).
         shapes: Shapes by name, for streams that do not carry them.
         apply_scaling: Multiply weights by the local scaling in their block and leave the scaling out; None does so
             where a scaled weight was packed.

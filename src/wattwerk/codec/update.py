@@ -18,7 +18,7 @@ import numpy as np
 
 from wattwerk.codec import _native
 from wattwerk.codec.data_unit import Context, DataUnit, NodeId, Parent, PayloadType
-from wattwerk.codec.elements import FORMATS, Array, Elements, Kind, dtype_name, make_elements
+from wattwerk.codec.elements import FLOATS, FORMATS, Array, Elements, Kind, dtype_name, make_elements
 from wattwerk.codec.options import PackOptions, make_options, processors
 from wattwerk.codec.packing import stream_start
 from wattwerk.codec.quantisation import step_size
@@ -131,9 +131,9 @@ class UpdateEncoder:
             if change.array is not None:
                 arrays[name], tracks[name] = change.array, change.track
         self._state = self._state.with_changes(arrays, tracks, removed)
-        self._residual = {}
         if self._accumulate:
-            self._target = {name: np.array(value) for name, value in new.items()}
+            self._target = {name: self._meant(name, np.asarray(value)) for name, value in new.items()}
+        self._residual = {}
         return b"".join(pieces)
 
     def _changes(self, new: Mapping[str, Any]) -> list[_Change]:
@@ -189,7 +189,7 @@ class UpdateEncoder:
             return msgspec.structs.replace(elements, values=np.zeros(0, np.int32))
         if elements.kind == Kind.FLOAT:
             return self._float_difference(name, value, base)
-        if elements.dtype in ("float64", "float32", "float16", "bfloat16"):
+        if elements.dtype in FLOATS:
             return None
         with np.errstate(over="ignore"):
             wide = wide_integers(value) - wide_integers(base)
@@ -239,12 +239,21 @@ class UpdateEncoder:
         unit = msgspec.structs.replace(unit, parent=parent)
         return self._coder.coded(unit, [quantised], history=reference.history, base=reference.levels)
 
+    def _meant(self, name: str, value: Array) -> Array:
+        """Return what the receiver was to get: the new values and what updates before had lost of them."""
+        if dtype_name(value) not in FLOATS:
+            return np.array(value)
+        meant = value.astype(np.float32)
+        return meant + self._residual[name] if name in self._residual else meant
+
     def _lost(self, name: str) -> Array:
         """Return what the receiver lacks of a tensor."""
-        target, have = self._target[name], self._state.arrays.get(name)
-        if have is None or have.shape != target.shape or target.dtype.kind not in "fV":
-            return np.zeros(target.shape, np.float32)
-        return target.astype(np.float32) - have.astype(np.float32)
+        meant, have = self._target[name], self._state.arrays.get(name)
+        if have is None or have.shape != meant.shape or meant.dtype != np.float32:
+            return np.zeros(meant.shape, np.float32)
+        with np.errstate(all="ignore"):
+            lost = meant - have.astype(np.float32)
+        return np.where(np.isfinite(lost), lost, np.float32(0))
 
 
 class UpdateDecoder:
