@@ -20,6 +20,7 @@ from wattwerk.codec.syntax import TopologyUnit, write_unit
 from wattwerk.errors import ConfigError
 
 _LARGEST_CODEBOOK = 1 << 12  # more entries cost more than they save
+_WIDEST_CODEBOOK = 1 << 20  # and so do far gaps
 _BLOCK_UNARY_LENGTH = 11  # the tensors of a block share one, so that none can choose; it is the reference's
 
 
@@ -172,12 +173,17 @@ class Coder:
             qp = self.fitting_qp(name, qp - (1 << density), elements.largest)
         values, step = elements.values, step_size(qp, density)
         levels = _native.quantise(values, width=values.size, step=step, dependent=False)
-        entries, indices, counts = np.unique(levels, return_inverse=True, return_counts=True)
-        if entries.size > _LARGEST_CODEBOOK:
+        lowest, highest = int(levels.min()), int(levels.max())
+        if highest - lowest > _WIDEST_CODEBOOK:
             return None
-        zero = int(np.argmax(counts))
-        book = best_codebook(tuple(int(e) for e in entries), zero)
-        return Quantised((indices.reshape(-1) - zero).astype(np.int32), qp, False, book)
+        counts = np.bincount(levels - lowest)
+        present = np.flatnonzero(counts)
+        if present.size > _LARGEST_CODEBOOK:
+            return None
+        zero = int(np.argmax(counts[present]))
+        indices = np.cumsum(counts > 0, dtype=np.int32) - np.int32(1 + zero)
+        book = best_codebook(tuple(int(entry) + lowest for entry in present), zero)
+        return Quantised(indices[levels - lowest], qp, False, book)
 
     def quantise(self, name: str, elements: Elements, qp: int) -> Quantised:
         """Quantise an array to the levels of a QP, or of a larger one if needed."""

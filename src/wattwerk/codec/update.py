@@ -201,7 +201,7 @@ class UpdateEncoder:
         exact = np.float64 if value.dtype == np.float64 else np.float32
         with np.errstate(all="ignore"):
             difference = value.astype(exact) - base.astype(exact)
-            if name in self._residual:
+            if name in self._residual and self._residual[name].shape == difference.shape:
                 difference = difference + self._residual[name]
             flat = np.ascontiguousarray(difference, np.float32).reshape(-1)
         largest = float(np.abs(flat).max())
@@ -244,7 +244,8 @@ class UpdateEncoder:
         if dtype_name(value) not in FLOATS:
             return np.array(value)
         meant = value.astype(np.float32)
-        return meant + self._residual[name] if name in self._residual else meant
+        lost = self._residual.get(name)
+        return meant if lost is None or lost.shape != meant.shape else meant + lost
 
     def _lost(self, name: str) -> Array:
         """Return what the receiver lacks of a tensor."""
