@@ -63,10 +63,12 @@ class Nncodec:
     """The reference, through its public calls and with our names for the options."""
 
     def __init__(self) -> None:
-        from nncodec import nnc
+        from nncodec import nnc, nnc_core
         from nncodec.nnc_core.hdsp.hdsp_tool import HdspTool
 
         self.nnc, self.tool = nnc, HdspTool
+        self._recompose = nnc_core.approximator.recompose_params
+        nnc_core.approximator.recompose_params = self._multiplied
         self.sessions: dict[str, tuple[Any, Any]] = {}
 
     def encode(self, arrays: Arrays, *, qp: int = -38, dependent: bool = True, **options: Any) -> bytes:
@@ -103,6 +105,15 @@ class Nncodec:
             base = {"parameters": {}, "put_node_depth": {}, "device_id": 0, "parameter_id": {}}
             self.sessions[session] = base, self.tool(history)
         return self.sessions[session]
+
+    def _multiplied(self, info: Any, data: Any) -> Any:
+        """Multiply factors, at which the reference's last step ends with an error; leave everything else to it."""
+        values = data["parameters"]
+        weights = [name[:-2] for name in values if name.endswith("_G")]
+        for weight in weights:
+            product = values.pop(f"{weight}_G") @ values.pop(f"{weight}_H")
+            values[weight] = product.reshape(info["parameter_dimensions"][weight])
+        return data if weights else self._recompose(info, data)
 
     def _fixed(
         self, *, threads: int = 1, codebook: str = "off", unary_length: int = 11, **options: Any

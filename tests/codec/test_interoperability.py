@@ -17,6 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wattwerk.codec import pack, unpack
+from wattwerk.codec.reduce_decompose import Decompose
+from wattwerk.codec.reduce_quantise import KMeans, LocalScale, Uniform
+
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("WATTWERK_NNCODEC_PYTHON", "")
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -139,6 +143,57 @@ def test_each_decodes_what_the_other_encoded(codecs: dict[str, Call], tmp_path: 
         codecs[codec]("encode", out=stream, options=TOOLS[tools] | {"qp": qp})
         told = check_both_decode_alike(codecs, stream)
         assert list(told["digests"]) == list(arrays)
+
+
+def decoded_there(codecs: dict[str, Call], folder: Path, stream: bytes) -> Arrays:
+    """Return what the reference decodes from a stream of ours."""
+    (folder / "stream.nnc").write_bytes(stream)
+    codecs["nncodec"]("decode", stream=folder / "stream.nnc", keep=str(folder / "arrays.npz"))
+    with np.load(folder / "arrays.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_every_type_decodes_there(codecs: dict[str, Call], tmp_path: Path) -> None:
+    """Types and shapes that the standard does not know make streams which the reference decodes to the same values."""
+    arrays: Arrays = {
+        "half": laplace(0, 5, 6).astype(np.float16),
+        "double": laplace(1, 5, 6).astype(np.float64),
+        "number": np.array(0.5, dtype=np.float32),
+        "nothing": np.zeros((0, 3), dtype=np.float32),
+        "small": np.arange(-9, 9, dtype=np.int8).reshape(3, 6),
+        "unsigned": np.arange(12, dtype=np.uint16),
+        "truth": np.array([[True, False], [False, True]]),
+        "counter": np.array(12345, dtype=np.int64),
+        "wide": np.array([2**40, -(2**50)], dtype=np.int64),
+        "broken": np.array([[1.0, np.nan], [-np.inf, 2.0]], dtype=np.float32),
+        "plain": laplace(2, 4, 9),
+    }
+    stream = pack(arrays, non_finite="raw", metadata={"source": "a test"})
+    ours, theirs = unpack(stream), decoded_there(codecs, tmp_path, stream)
+    assert list(ours) == list(arrays)
+    assert set(theirs) == set(arrays) - {"nothing"}
+    for name in set(arrays) - {"nothing", "wide", "broken"}:
+        np.testing.assert_array_equal(theirs[name].ravel(), ours[name].astype(theirs[name].dtype).ravel())
+
+
+@pytest.mark.parametrize("dependent", [True, False])
+@pytest.mark.parametrize("scan_order", [0, 1])
+@pytest.mark.parametrize(
+    "reduction",
+    [Decompose(size=0.3), KMeans(clusters=9), LocalScale(qp=-16), Uniform(bits=5)],
+    ids=lambda r: type(r).__name__,
+)
+def test_reduced_weights_decode_there(
+    codecs: dict[str, Call], tmp_path: Path, reduction: Any, scan_order: int, dependent: bool
+) -> None:
+    """Factors, codebooks, scaled and gridded weights decode there as here."""
+    reduced = reduction({"a.weight": laplace(0, 40, 30), "b.weight": laplace(1, 24, 4, 3, 3), "b.bias": laplace(2, 24)})
+    stream = pack(reduced, qp=-24, scan_order=scan_order, dependent=dependent)
+    ours, theirs = unpack(stream, apply_scaling=False), decoded_there(codecs, tmp_path, stream)
+    assert set(ours) == set(theirs)
+    for name, value in ours.items():
+        # the product of factors is rounded as each linear algebra pleases
+        np.testing.assert_allclose(theirs[name], value, rtol=0, atol=1e-6 if isinstance(reduction, Decompose) else 0)
 
 
 @pytest.mark.parametrize("dependent", [True, False])
