@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from nncodec import nnc, nnc_core
 from nncodec.extensions import deepCABAC
-from nncodec.nnc_core import coder
+from nncodec.nnc_core import coder, hls
 from nncodec.nnc_core.hdsp.hdsp_tool import HdspTool
 
 Arrays = dict[str, np.ndarray]
@@ -21,7 +21,7 @@ NDU = 5
 MAPS = ("sparsification_flag", "pruning_flag", "unification_flag", "decomposition_performance_map_flag")
 #: What the manifest leaves out of a tensor's tools.
 USUAL = {
-    "integer": False, "qp": None, "qp_density": 2, "dependent": 1, "unary_length": 11, "scan_order": 0, "profile": 1,
+    "integer": False, "qp": None, "model_qp": 0, "qp_density": 2, "dependent": 1, "unary_length": 11, "scan_order": 0, "profile": 1,
     "parent": 0, "temporal": 0, "history": 0, "row_skip": 1, "codebook": None, "codebook_zero": 0,
 }  # fmt: skip
 
@@ -69,6 +69,23 @@ def inner(
     if raw:
         data["approx_method"] = Nothing()
     return bytes(coder.encode(encoding, info, data)[0])
+
+
+def with_model_set(arrays: Arrays, model: dict[str, Any], **options: Any) -> bytes:
+    """Encode with more in the model's parameter set than the encoder writes by itself."""
+    compile_mps = coder.syntax_compiler.compile_mps
+    hls.BitWriter.flt = write_float
+    coder.syntax_compiler.compile_mps = lambda *given: compile_mps(*given) | model
+    try:
+        return inner(arrays, **options)
+    finally:
+        coder.syntax_compiler.compile_mps = compile_mps
+
+
+def write_float(writer: Any, bits: int, value: np.float32) -> None:
+    """Write a float32; the reference's own function ends with an error."""
+    for byte in value.tobytes():
+        writer.u(bits // 4, byte)
 
 
 class Nothing(dict[str, None]):
@@ -172,6 +189,7 @@ def describe(stream: bytes, state: dict[str, Any]) -> tuple[list[dict[str, Any]]
     nnc_core.approximator.rec(decoded)
     for tensor in (tensor for unit in witness.units for tensor in unit["tensors"]):
         tensor["row_skip"] = state.get("row_skip", 1)  # of blocks; what else there is tells it itself
+        tensor["model_qp"] = state.get("model_qp", 0)
     units = locate(stream, sizes["ndu_bytes"], witness.units)
     return units, arrays_of(decoded["parameters"], units, info, state)
 

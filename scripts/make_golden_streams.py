@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from golden_reference import USUAL, Arrays, Streams, describe, entry, flat, inner, public, updates
+from golden_reference import USUAL, Arrays, Streams, describe, entry, flat, inner, public, updates, with_model_set
 
 # The arrays
 
@@ -212,6 +212,41 @@ def block_cases() -> dict[str, Streams]:
     return {name: [(stream, {"row_skip": int(name not in without_row_skip)})] for name, stream in cases.items()}
 
 
+def thresholds(kind: str, first: dict[str, Any], classes: np.dtype) -> dict[str, Any]:
+    """Return a performance map with two thresholds, of which the second tells two classes' accuracies."""
+    accuracies = np.array([[0, 0], [0.5, 0.625]], dtype=np.float32)
+    return first | {
+        f"{kind}_nn_accuracy": np.float32([0.75, 0.5]),
+        f"{kind}_count_classes": np.array([0, 2], classes),
+        f"{kind}_class_bitmask": np.array([0, 2]),
+        f"{kind}_nn_class_accuracy": accuracies,
+    }
+
+
+def model_set() -> dict[str, Any]:
+    """Return what a model's parameter set can say besides."""
+    two = np.float32([0.125, 0.25])
+    sparse_at = {"spm_count_thresholds": 3, "sparsification_threshold": two, "non_zero_ratio": two}
+    said = thresholds("spm", sparse_at, np.dtype(np.uint8))
+    said |= thresholds("ppm", {"ppm_count_pruning_ratios": 3, "pruning_ratio": two}, np.dtype(np.uint8))
+    low_rank_at = {"dpm_count_thresholds": 3, "mse_threshold": two, "nn_reduction_ratio": two}
+    said |= thresholds("dpm", low_rank_at, np.dtype(np.uint16))
+    said |= {f"mps_{what}_flag": 1 for what in ("sparsification", "pruning", "decomposition_performance_map")}
+    said |= {"base_model_id_present_flag": 1, "base_model_id": "base", "performance_metric_type": "top-1"}
+    return said | {"validation_set_performance_present_flag": 1, "validation_set_performance": np.float32(0.75)}
+
+
+def model_set_cases() -> dict[str, Streams]:
+    """Return streams that say more of the model than the reference's encoder does by itself."""
+    arrays = {"w": laplace(np.random.default_rng(10), 9, 7), "b": laplace(np.random.default_rng(11), 9)}
+    cases = {
+        "model_qp": with_model_set(arrays, {"mps_quantization_parameter": -37}),
+        "model_maps": with_model_set(arrays, model_set()),
+        "model_maps_profile0": with_model_set(arrays, model_set(), profile=0),
+    }
+    return {name: [(stream, {"model_qp": -37 * (name == "model_qp")})] for name, stream in cases.items()}
+
+
 def update_cases() -> dict[str, Streams]:
     """Return updates in rounds, with and without the contexts that look back."""
     shapes: dict[str, tuple[int, ...]] = {"w": (21, 23), "conv": (9, 3, 3, 3), "still": (5, 6), "bias": (17,)}
@@ -258,7 +293,10 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for old in [*folder.glob("*.nnc"), *folder.glob("*.npz")]:
         old.unlink()
-    write(folder, uniform_cases() | scan_cases() | codebook_cases() | block_cases() | update_cases())
+    write(
+        folder,
+        uniform_cases() | scan_cases() | codebook_cases() | block_cases() | model_set_cases() | update_cases(),
+    )
     return 0
 
 

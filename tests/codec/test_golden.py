@@ -42,7 +42,7 @@ def decode_unit(golden: Golden, unit: dict[str, Any]) -> list[tuple[np.ndarray[A
     decoded = []
     for tensor, points in zip(unit["tensors"], entry_points(unit), strict=True):
         if not tensor["integer"]:
-            assert decoder.bypass(6 + tensor["qp_density"], True) == tensor["qp"]
+            assert decoder.bypass(6 + tensor["qp_density"], True) == tensor["qp"] - tensor["model_qp"]
         count = math.prod(tensor["shape"])
         levels = decoder.tensor(count, entry_points=points, **native_arguments(golden, tensor))
         decoded.append((levels, decoder.parameter_sets))
@@ -84,7 +84,7 @@ def check_bytes(golden: Golden, unit: dict[str, Any]) -> bool:
         if not is_tellable(tensor, levels):
             return False
         if not tensor["integer"]:
-            encoder.bypass(tensor["qp"], 6 + tensor["qp_density"])
+            encoder.bypass(tensor["qp"] - tensor["model_qp"], 6 + tensor["qp_density"])
         tools = native_arguments(golden, tensor) | {"row_skip": bool(tensor["row_skip"]), "parameter_sets": sets}
         encoder.tensor(levels, **tools)
     assert encoder.finish() == golden.data[unit["payload"] : unit["end"]]
