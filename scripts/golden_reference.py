@@ -21,8 +21,8 @@ NDU = 5
 MAPS = ("sparsification_flag", "pruning_flag", "unification_flag", "decomposition_performance_map_flag")
 #: What the manifest leaves out of a tensor's tools.
 USUAL = {
-    "integer": False, "qp": None, "model_qp": 0, "qp_density": 2, "dependent": 1, "unary_length": 11, "scan_order": 0, "profile": 1,
-    "parent": 0, "temporal": 0, "history": 0, "row_skip": 1, "codebook": None, "codebook_zero": 0,
+    "integer": False, "qp": None, "model_qp": 0, "qp_density": 2, "dependent": 1, "unary_length": 11, "scan_order": 0,
+    "profile": 1, "parent": 0, "temporal": 0, "history": 0, "row_skip": 1, "codebook": None, "codebook_zero": 0,
 }  # fmt: skip
 
 

@@ -71,7 +71,19 @@ def few_values() -> Arrays:
     return {"both": both, "positive": np.abs(both), "negative": -np.abs(both), "one": np.full((5, 6), 0.5, np.float32)}
 
 
-MODELS = {"odd shapes": odd_shapes, "convolutions": convolutions, "sparse": sparse, "few values": few_values}
+def large_values() -> Arrays:
+    """Values of which the finest steps make the largest levels, and more than there are."""
+    variances = {f"variance {scale}": np.abs(laplace(scale, 300, scale=float(scale))) for scale in (9, 900, 90000)}
+    return variances | {"weight": laplace(1, 20, 30, scale=5e3), "tiny": laplace(2, 20, 30, scale=1e-9)}
+
+
+MODELS = {
+    "odd shapes": odd_shapes,
+    "convolutions": convolutions,
+    "sparse": sparse,
+    "few values": few_values,
+    "large values": large_values,
+}
 TOOLS: dict[str, dict[str, Any]] = {
     "plain": {"dependent": False},
     "dependent": {"dependent": True},
