@@ -5,6 +5,9 @@
         [--models efficientnet-lite0 crepe small-cnn resnet-18 resnet-50 resnet-152] [--qps -20 -32 -38]
         [--repeats 3] [--folder build/codec-models]
 
+`python -m venv nncodec-env && nncodec-env/bin/pip install nncodec==2.1.3` makes the reference's environment, torch and
+opencv included.
+
 Each codec runs in a process of its own (codec_worker.py), the reference in an environment of its own, as it needs
 numpy < 2. Both take their turns on the same arrays, call by call, so that what else the machine does meets both;
 reported is the median of the repeats. Processor seconds are those of the process, all threads together. The reference
