@@ -171,7 +171,7 @@ def _window(arrays: Arrays, coder: Coder, pool: ThreadPoolExecutor, threads: int
     try:
         for index, (name, value) in enumerate(_pairs(arrays)):
             size = _size(value)
-            while len(waiting) > threads and ahead + size > _AHEAD_BYTES:
+            while len(waiting) >= threads and ahead + size > _AHEAD_BYTES:
                 done, done_size, future = waiting.popleft()
                 ahead -= done_size
                 yield done, future.result()

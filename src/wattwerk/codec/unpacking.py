@@ -255,7 +255,7 @@ def _window(steps: Iterator[Step], pool: ThreadPoolExecutor, threads: int) -> It
     try:
         for step in steps:
             size = math.prod(step.coded.unit.shape) if step.coded else 0
-            while len(waiting) > threads and ahead + size > _AHEAD_VALUES:
+            while len(waiting) >= threads and ahead + size > _AHEAD_VALUES:
                 done, done_size, future = waiting.popleft()
                 ahead -= done_size
                 if tensors := future.result():
@@ -277,8 +277,8 @@ def whole_tensors(step: Step) -> Iterator[tuple[str, Array]]:
 
 
 def _decode(step: Step) -> list[Decoded]:
-    if step.coded is not None:
-        return decode_unit(step.coded)
+    if step.coded is not None:  # levels would double what waits here
+        return [msgspec.structs.replace(tensor, levels=None) for tensor in decode_unit(step.coded)]
     note = step.note
     if note is None or note.empty is None:
         return []
