@@ -17,6 +17,7 @@ from wattwerk.codec.allocate_sensitivity import (
     squared_error,
 )
 from wattwerk.codec.allocate_size import SizeModel
+from wattwerk.codec.reduce_decompose import Decompose
 from wattwerk.errors import ConfigError
 
 QUALITIES = ("near-lossless", "balanced", "small")
@@ -157,6 +158,13 @@ def test_a_tensor_with_infinity_is_named():
     """Quantising it is refused with its name."""
     with pytest.raises(ConfigError, match=r"w has NaN or infinity"):
         quantised({"w": np.array([[1.0, np.inf]])}, {"w": 0})
+
+
+def test_reduced_parameters_are_refused_by_name():
+    """What a pass made of an array has no values to vary the QP of."""
+    reduced = Decompose(size=0.5)(network())
+    with pytest.raises(ConfigError, match=r"first\.weight is no array but Decomposed"):
+        for_quality(reduced, "balanced")
 
 
 # sizes

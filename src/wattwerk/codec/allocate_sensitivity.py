@@ -99,8 +99,20 @@ def probes(arrays: Arrays) -> list[list[str]]:
 
 
 def floats(arrays: Arrays) -> dict[str, NDArray[Any]]:
-    """Return the tensors that are quantised: float ones with elements."""
-    return {name: value for name, value in arrays.items() if value.size and np.issubdtype(value.dtype, np.floating)}
+    """Return the tensors that are quantised: float ones with elements.
+
+    Raises:
+        ConfigError: Something is no array, such as what a reduction pass made of one.
+    """
+    found = {}
+    for name, value in arrays.items():
+        if not isinstance(value, np.ndarray):
+            raise ConfigError(
+                f"{name} is no array but {type(value).__name__}", "leave it out, or allocate before reducing"
+            )
+        if value.size and np.issubdtype(value.dtype, np.floating):
+            found[name] = value
+    return found
 
 
 def quantised(arrays: Arrays, tensor_qp: Mapping[str, int], *, dependent: bool = True) -> dict[str, NDArray[Any]]:
