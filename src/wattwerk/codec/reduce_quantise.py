@@ -183,9 +183,10 @@ def _companded(values: NDArray[np.integer], counts: NDArray[np.integer], cluster
 
 def _assign(values: NDArray[np.integer], centres: FloatArray, costs: FloatArray) -> NDArray[np.intp]:
     if not costs.any():
-        return np.searchsorted((centres[1:] + centres[:-1]) / 2, values, side="right")
+        return np.searchsorted((centres[1:] + centres[:-1]) / 2, values, side="right").astype(np.intp)
     # one row a value: at most 8191 × 1024 costs
-    return np.argmin((values[:, None] - centres[None, :]) ** 2 + costs[None, :], axis=1)
+    nearest: NDArray[np.intp] = np.argmin((values[:, None] - centres[None, :]) ** 2 + costs[None, :], axis=1)
+    return nearest
 
 
 def make_codebook(entries: NDArray[np.integer]) -> Codebook:
