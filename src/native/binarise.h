@@ -10,8 +10,9 @@ namespace wattwerk::WATTWERK_ISA {
 
 constexpr std::uint32_t kLanes = 16;        // operations of one level that are written at once
 constexpr std::uint32_t kTemplates = 192;   // magnitudes that have a template
-constexpr std::size_t kBatch = 4096;        // operations that are coded together
-constexpr std::size_t kLongestLevel = kMaxUnary + 40;
+constexpr std::size_t kBatch = 4096;        // operations after which they are handed on
+constexpr std::size_t kRoom = 4096;         // for what the levels of one go may add to them
+constexpr std::size_t kLongestLevel = kMaxUnary + 40;  // operations of one level at most
 
 // What a level's operations depend on besides the level.
 struct Neighbourhood {
@@ -67,16 +68,20 @@ class Binariser {
         if (plain_) prepare();
     }
 
-    // Writes the operations of levels; returns their number. There has to be room for kLongestLevel after each.
-    // `state` and `previous` go on from call to call.
+    // Turns levels into operations and hands full batches on; `positions` are needed where the parent's levels or the
+    // history are looked up. False where the sink or a level refuses.
     template <typename Sink>
     bool run(const std::int32_t* levels, std::uint64_t count, const std::uint64_t* positions, Sink&& sink) {
-        for (std::uint64_t index = 0; index < count; ++index) {
-            if (!put(levels[index], positions == nullptr ? 0 : positions[index])) return false;
-            if (used_ > kBatch) {
-                if (!sink(operations_, used_)) return false;
-                used_ = 0;
-            }
+        while (count > 0) {
+            std::uint64_t now = kRoom / (spec_.unary + 40);
+            now = now < count ? now : count;
+            if (!(plain_ ? (spec_.dependent ? put_plain<true>(levels, now) : put_plain<false>(levels, now))
+                         : put_general(levels, now, positions)))
+                return false;
+            if (used_ >= kBatch && !drain(sink)) return false;
+            levels += now;
+            if (positions != nullptr) positions += now;
+            count -= now;
         }
         return true;
     }
@@ -104,33 +109,65 @@ class Binariser {
   private:
     void prepare();
 
-    bool put(std::int32_t value, std::uint64_t position) {
-        const std::int32_t odd = static_cast<std::int32_t>(at_.state & 1);
-        std::int32_t level = value;
-        if (spec_.dependent) {
-            const std::int32_t sign = (value > 0) - (value < 0);
-            level = (value + sign * odd) >> 1;
-        }
-        if (spec_.base != nullptr) at_.base = spec_.profile1 ? spec_.base[position] : 0;
-        if (spec_.history != nullptr) at_.history = spec_.history[position] == 1;
-        const std::uint32_t magnitude = level < 0 ? 0u - static_cast<std::uint32_t>(level) : static_cast<std::uint32_t>(level);
-        if (plain_ && magnitude < kTemplates && counts_[magnitude] != 0) [[likely]] {
-            const Operation* from = templates_[magnitude];
-            const Operation* adjust = adjustments_[at_.state][side_of(at_.previous)][level < 0];
-            Operation* to = operations_ + used_;
-            for (std::uint32_t lane = 0; lane < kLanes; ++lane) to[lane] = from[lane] + adjust[lane];
-            used_ += counts_[magnitude];
-        } else if (!silent(spec_)) {
-            const std::uint32_t written = spell(level, at_, operations_ + used_);
-            if (written == 0) {
-                fault = Fault::unreachable;
-                return false;
+    template <bool kDependent>
+    bool put_plain(const std::int32_t* levels, std::uint64_t count) {
+        std::uint32_t state = at_.state, side = side_of(at_.previous);
+        Operation* to = operations_ + used_;
+        std::int32_t level = at_.previous;
+        for (std::uint64_t index = 0; index < count; ++index) {
+            level = kDependent ? halved(levels[index], state) : levels[index];
+            const std::uint32_t negative = static_cast<std::uint32_t>(level) >> 31;
+            const std::uint32_t magnitude = (static_cast<std::uint32_t>(level) ^ (0u - negative)) + negative;
+            if (magnitude < kTemplates && counts_[magnitude] != 0) [[likely]] {
+                add_lanes(templates_[magnitude], adjustments_[state][side][negative], to);
+                to += counts_[magnitude];
+            } else {
+                Neighbourhood at;
+                at.state = state;
+                at.previous = side == 0 ? 0 : (side == 1 ? -1 : 1);
+                to += spell(level, at, to);
             }
-            used_ += written;
+            side = level == 0 ? 0 : 2 - negative;
+            if (kDependent) state = kTransition[state][level & 1];
         }
+        at_.state = state;
         at_.previous = level;
-        if (spec_.dependent) at_.state = kTransition[at_.state][level & 1];
+        used_ = static_cast<std::size_t>(to - operations_);
         return true;
+    }
+
+    bool put_general(const std::int32_t* levels, std::uint64_t count, const std::uint64_t* positions) {
+        for (std::uint64_t index = 0; index < count; ++index) {
+            const std::int32_t level = spec_.dependent ? halved(levels[index], at_.state) : levels[index];
+            if (spec_.base != nullptr) at_.base = spec_.base[positions[index]];
+            if (spec_.history != nullptr) at_.history = spec_.history[positions[index]] == 1;
+            if (!silent(spec_)) {
+                const std::uint32_t written = spell(level, at_, operations_ + used_);
+                if (written == 0) {
+                    fault = Fault::unreachable;
+                    return false;
+                }
+                used_ += written;
+            }
+            at_.previous = level;
+            if (spec_.dependent) at_.state = kTransition[at_.state][level & 1];
+        }
+        return true;
+    }
+
+    // The level of the quantiser that a state belongs to.
+    static WATTWERK_INLINE std::int32_t halved(std::int32_t level, std::uint32_t state) {
+        const std::int32_t odd = static_cast<std::int32_t>(state & 1);
+        return (level + (level > 0 ? odd : 0) - (level < 0 ? odd : 0)) >> 1;
+    }
+
+    static WATTWERK_INLINE void add_lanes(const Operation* from, const Operation* adjust, Operation* to) {
+        // operations are added as numbers: what differs by neighbourhood never carries into the next field
+        std::uint32_t sums[kLanes], more[kLanes];
+        std::memcpy(sums, from, sizeof sums);
+        std::memcpy(more, adjust, sizeof more);
+        for (std::uint32_t lane = 0; lane < kLanes; ++lane) sums[lane] += more[lane];
+        std::memcpy(to, sums, sizeof sums);
     }
 
     const TensorSpec spec_;
@@ -141,7 +178,7 @@ class Binariser {
     std::uint8_t counts_[kTemplates];
     alignas(64) Operation templates_[kTemplates][kLanes];
     alignas(64) Operation adjustments_[8][3][2][kLanes];
-    alignas(64) Operation operations_[kBatch + kLongestLevel + kLanes];
+    alignas(64) Operation operations_[kBatch + kRoom + kLanes];
 };
 
 inline std::uint32_t Binariser::spell(std::int32_t level, const Neighbourhood& at, Operation* out) {
@@ -170,7 +207,7 @@ inline std::uint32_t Binariser::spell(std::int32_t level, const Neighbourhood& a
     }
     const std::uint32_t rest = static_cast<std::uint32_t>(magnitude - reached);
     for (std::uint32_t left = bits; left > 0;) {
-        const std::uint32_t now = left > 15 ? 15 : left;
+        const std::uint32_t now = left > 8 ? 8 : left;
         left -= now;
         *out++ = unmodelled(layout_.bypass(), (rest >> left) & ((1u << now) - 1), now);
     }
@@ -190,9 +227,9 @@ inline void Binariser::prepare() {
         for (std::uint32_t side = 0; side < 3; ++side)
             for (std::uint32_t negative = 0; negative < 2; ++negative) {
                 Operation* adjust = adjustments_[state][side][negative];
-                adjust[0] = layout_.significance(state, side) << 1;
-                adjust[1] = side << 1 | negative;
-                for (std::uint32_t index = 0; index < layout_.unary; ++index) adjust[2 + index] = negative << 1;
+                adjust[0] = modelled(layout_.significance(state, side), 0);
+                adjust[1] = modelled(side, negative);
+                for (std::uint32_t index = 0; index < layout_.unary; ++index) adjust[2 + index] = modelled(negative, 0);
             }
 }
 

@@ -16,7 +16,8 @@ struct TensorSpec {
     bool dependent = true;
     std::uint32_t unary = 10;  // flags "greater than x" before the exponential Golomb part
     int scan_order = 0;        // 0: raster; 1..4: blocks of 8, 16, 32, 64
-    bool row_skip = true;
+    bool row_skip = true;        // tell empty rows where there are any
+    bool force_row_skip = false;  // tell for every row whether it is empty, even if none is
     bool parent = false;                   // the unit names a parent: one more flag in the payload
     const std::int8_t* history = nullptr;  // 1 where history-dependent contexts hold; null where they are off
     const std::int32_t* base = nullptr;    // co-located levels of the parent; null where there are none

@@ -26,36 +26,37 @@ struct Layout {
     std::uint32_t size() const { return remainder() + 38; }
 };
 
+// A context of the arithmetic coder. Its counters are held as indices of the tables of their successors.
 struct Context {
-    std::int32_t a;
-    std::int32_t b;
-    const std::int16_t* steps_a;  // index: -16..15
-    const std::int16_t* steps_b;
+    std::uint16_t quick;  // 2 (a + 128)
+    std::uint16_t slow;   // b + 2048
+    std::uint32_t unused;
+    const std::uint16_t* quick_next;
+    const std::uint16_t* slow_next;
+    std::uint64_t padding;  // 32 bytes: an operation's first half is an offset in eighths of it
 };
-
-inline constexpr std::int16_t kNoSteps[160] = {};
 
 inline void start(Context& context, int set) {
     const ParameterSet& chosen = kSets[set];
-    context.a = chosen.start_a;
-    context.b = chosen.start_sum - 16 * chosen.start_a;
-    context.steps_a = kSteps.steps[chosen.shift_a] + 16;
-    context.steps_b = kSteps.steps[chosen.shift_b] + 16;
+    context.quick = static_cast<std::uint16_t>(2 * (chosen.start_a + 128));
+    context.slow = static_cast<std::uint16_t>(chosen.start_sum - 16 * chosen.start_a + 2048);
+    context.quick_next = kQuick[chosen.shift_a - 4].next[0];
+    context.slow_next = chosen.shift_b == 8 ? kSlowest.next[0] : kSlow[chosen.shift_b - 4].next[0];
 }
 
 inline void start_bypass(Context& context) {
-    context = {0, (kBypassCode / 2 - 32) << 7, kNoSteps + 80, kNoSteps + 80};
+    context.quick = 0;
+    context.slow = kBypassCode / 2 << 7;
+    context.quick_next = kStillQuick.next[0];
+    context.slow_next = kStillSlow.next[0];
 }
 
-// The row of the tables: S >> 7, from -32 up.
-WATTWERK_INLINE std::int32_t row_of(const Context& context) { return ((context.a << 4) + context.b) >> 7; }
+// The row of the tables: S >> 7, plus 32.
+WATTWERK_INLINE std::uint32_t row_of(std::uint32_t quick, std::uint32_t slow) { return (slow + 8 * quick) >> 7; }
 
-WATTWERK_INLINE void adapt(Context& context, std::int32_t bin) {
-    const std::int32_t flip = bin - 1;  // 0 or all ones
-    const std::int32_t a = (context.a ^ flip) - flip, b = (context.b ^ flip) - flip;
-    const std::int32_t step_a = context.steps_a[a >> 3], step_b = context.steps_b[b >> 7];
-    context.a += (step_a ^ flip) - flip;
-    context.b += (step_b ^ flip) - flip;
+WATTWERK_INLINE void adapt(Context& context, std::uint32_t quick, std::uint32_t slow, std::uint32_t bin) {
+    context.quick = context.quick_next[quick + bin];
+    context.slow = context.slow_next[2 * slow + bin];
 }
 
 // ---- bytes ---------------------------------------------------------------------------------------------------------
@@ -107,38 +108,51 @@ inline void put_long(EncoderState& state, std::uint32_t value, std::uint32_t bit
     }
 }
 
-// One step of the coder for one operation.
+// What the coder does next: a bin in a context, then bits without a model.
 //
-// An operation is 32 bits: bin (1), context (11), number of bits without a model (4) and these bits (16). Bits without
-// a model run through the same arithmetic as modelled ones, with the bypass context, so that the loop has no branch
-// but the rare flush.
-using Operation = std::uint32_t;
+// Bits without a model run through the same arithmetic as modelled ones, in a context that never moves, so that the loop
+// has no branch but the rare flush.
+struct Operation {
+    std::uint16_t where;  // four times the context, plus the bin
+    std::uint8_t bits;    // number of bits without a model, eight at most
+    std::uint8_t value;   // these bits
+};
 
-WATTWERK_INLINE Operation modelled(std::uint32_t context, std::uint32_t bin) { return bin | context << 1; }
-
-WATTWERK_INLINE Operation unmodelled(std::uint32_t bypass_context, std::uint32_t value, std::uint32_t bits) {
-    return bypass_context << 1 | bits << 12 | value << 16;
+WATTWERK_INLINE Operation modelled(std::uint32_t context, std::uint32_t bin) {
+    return {static_cast<std::uint16_t>(4 * context + bin), 0, 0};
 }
 
-// Codes operations; false where the output cannot grow.
-inline bool code(EncoderState& state, Context* contexts, const Operation* operations, std::size_t count) {
-    if (!reserve(state.out, 4 * count + 64)) return false;
-    std::uint64_t low = state.low;
-    std::uint32_t range = state.range - 256, pending = state.pending;
-    // the first bits of all start with a range of 510; from then on every range is a byte above 256
+WATTWERK_INLINE Operation unmodelled(std::uint32_t bypass_context, std::uint32_t value, std::uint32_t bits) {
+    return {static_cast<std::uint16_t>(4 * bypass_context), static_cast<std::uint8_t>(bits), static_cast<std::uint8_t>(value)};
+}
+
+constexpr std::size_t kCodedTogether = 1024;
+
+// Moves the contexts along and notes which code each operation has.
+inline void follow_contexts(Context* contexts, const Operation* operations, std::size_t count, std::uint8_t* codes) {
+    auto* const base = reinterpret_cast<unsigned char*>(contexts);
     for (std::size_t index = 0; index < count; ++index) {
-        const Operation operation = operations[index];
-        const std::uint32_t bin = operation & 1;
-        Context& context = contexts[(operation >> 1) & 2047];
-        const std::uint32_t code = static_cast<std::uint32_t>(row_of(context) + 32) * 2 + bin;
-        adapt(context, static_cast<std::int32_t>(bin));
-        const std::uint32_t lps = kCoding.least[code][range >> 5], mps = range + 256 - lps;
-        const std::uint32_t mask = static_cast<std::uint32_t>(kCoding.least_mask[code]);
-        const std::uint32_t kept = mps ^ ((mps ^ lps) & mask);
-        const std::uint32_t shift = static_cast<std::uint32_t>(__builtin_clz(kept)) - 23 + ((operation >> 12) & 15);
-        range = kCoding.next[code][range];
-        low = (low + (mps & mask)) << shift;
-        low += static_cast<std::uint64_t>(range + 256) * (operation >> 16);
+        const std::size_t where = operations[index].where, bin = where & 1;
+        Context& context = *reinterpret_cast<Context*>(base + 8 * (where - bin));
+        const std::size_t quick = context.quick, slow = context.slow;
+        codes[index] = static_cast<std::uint8_t>(2 * ((slow + 8 * quick) >> 7) + bin);
+        context.quick = context.quick_next[quick + bin];
+        context.slow = context.slow_next[2 * slow + bin];
+    }
+}
+
+// Runs the arithmetic coder; there has to be room for the output.
+inline void run_coder(EncoderState& state, const Operation* operations, const std::uint8_t* codes, std::size_t count) {
+    std::uint64_t low = state.low, range = state.range - 256;  // a renormalised range is a byte above 256
+    std::uint32_t pending = state.pending;
+    for (std::size_t index = 0; index < count; ++index) {
+        const CodingRow& row = kCoding.rows[codes[index]];
+        const std::uint32_t least = row.least[range >> 5], mask = row.mask;
+        const std::uint32_t most = static_cast<std::uint32_t>(range) + 256 - least;
+        const std::uint32_t kept = mask ? least : most;
+        const std::uint32_t shift = 8 - (31 - static_cast<std::uint32_t>(__builtin_clz(kept))) + operations[index].bits;
+        range = row.next[range];
+        low = ((low + (most & mask)) << shift) + (range + 256) * operations[index].value;
         pending += shift;
         if (pending >= 32) [[unlikely]] {
             state.low = low;
@@ -149,8 +163,21 @@ inline bool code(EncoderState& state, Context* contexts, const Operation* operat
         }
     }
     state.low = low;
-    state.range = range + 256;
+    state.range = static_cast<std::uint32_t>(range) + 256;
     state.pending = pending;
+}
+
+// Codes operations; false where the output cannot grow.
+inline bool code(EncoderState& state, Context* contexts, const Operation* operations, std::size_t count) {
+    if (!reserve(state.out, 4 * count + 64)) return false;
+    std::uint8_t codes[kCodedTogether];
+    while (count > 0) {
+        const std::size_t now = count < kCodedTogether ? count : kCodedTogether;
+        follow_contexts(contexts, operations, now, codes);
+        run_coder(state, operations, codes, now);
+        operations += now;
+        count -= now;
+    }
     return true;
 }
 
@@ -210,19 +237,19 @@ inline std::uint64_t position_of(const DecoderState& state) {
            static_cast<std::uint64_t>(state.available);
 }
 
-WATTWERK_INLINE std::int32_t get_bin(DecoderState& state, Context& context) {
-    const std::int32_t row = row_of(context);
-    const std::uint64_t lps = kDecoding.least[row + 32][(state.range >> 60) & 7];
+WATTWERK_INLINE std::uint32_t get_bin(DecoderState& state, Context& context) {
+    const std::uint32_t quick = context.quick, slow = context.slow, row = row_of(quick, slow);
+    const std::uint64_t lps = kDecoding.least[row][(state.range >> 60) & 7];
     const std::uint64_t mps = state.range - lps;
     const bool is_least = state.value >= mps;
-    const std::int32_t bin = static_cast<std::int32_t>(row >= 0) ^ static_cast<std::int32_t>(is_least);
+    const std::uint32_t bin = (row >> 5) ^ static_cast<std::uint32_t>(is_least);
     state.value -= is_least ? mps : 0;
     const std::uint64_t kept = is_least ? lps : mps;
     const int shift = __builtin_clzll(kept);
     state.range = kept << shift;
     state.value <<= shift;
     state.available -= shift;
-    adapt(context, bin);
+    adapt(context, quick, slow, bin);
     if (state.available < 32) [[unlikely]] refill(state);
     return bin;
 }

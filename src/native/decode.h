@@ -29,11 +29,10 @@ class LevelDecoder {
         std::int64_t magnitude = 1;
         std::uint32_t index = 0;
         for (; index < layout_.unary; ++index, greater += 2) {
-            if (!get_bin(state, *greater)) return negative ? -static_cast<std::int32_t>(magnitude) : static_cast<std::int32_t>(magnitude);
+            if (!get_bin(state, *greater)) return static_cast<std::int32_t>(negative ? -magnitude : magnitude);
             ++magnitude;
         }
-        magnitude = remainder(state, magnitude, -1);
-        return negative ? -static_cast<std::int32_t>(magnitude) : static_cast<std::int32_t>(magnitude);
+        return finished(negative, remainder(state, magnitude, -1));
     }
 
     std::int32_t general(DecoderState& state) {
@@ -49,7 +48,7 @@ class LevelDecoder {
             magnitude += more;
         }
         if (more && (limit < 0 || limit > magnitude)) magnitude = remainder(state, magnitude, limit);
-        return static_cast<std::int32_t>(negative ? -magnitude : magnitude);
+        return finished(negative, magnitude);
     }
 
   private:
@@ -60,12 +59,16 @@ class LevelDecoder {
             if (!get_bin(state, contexts_[layout_.remainder() + index])) break;
             magnitude += std::int64_t{1} << bits++;
         }
-        magnitude += get_bits(state, bits);
-        if (magnitude > 0x3fffffff) {
+        return magnitude + get_bits(state, bits);
+    }
+
+    std::int32_t finished(bool negative, std::int64_t magnitude) {
+        // the trellis doubles levels
+        if (magnitude > (spec_.dependent ? 0x3fffffff : std::int64_t{0x7fffffff} + negative)) {
             fault = Fault::overflow;
             return 0;
         }
-        return magnitude;
+        return static_cast<std::int32_t>(negative ? -magnitude : magnitude);
     }
 
     DecoderState& state_;

@@ -177,7 +177,7 @@ struct EmptyRows {
         }
         bool found = false;
         for (std::uint64_t row = 0; row < rows; ++row) found |= flags[row] != 0;
-        if (!found) {
+        if (!found && !spec.force_row_skip) {
             std::free(flags);
             flags = nullptr;
         }
@@ -310,7 +310,7 @@ Fault encode(EncoderState& state, const TensorSpec& spec, Make make_source, cons
     EmptyRows empty;
     const bool row_flags = has_row_flags(spec);
     // skipped parts of rows in blocks advance the trellis by a whole row: a path that the quantiser does not take
-    const bool skippable = spec.row_skip && !(spec.dependent && spec.scan_order > 0);
+    const bool skippable = spec.force_row_skip || (spec.row_skip && !(spec.dependent && spec.scan_order > 0));
     if (row_flags && skippable && may_have_empty_rows) {
         auto source = make_source();
         if (const Fault fault = empty.find(source, spec, piece); fault != Fault::none) return fault;

@@ -130,9 +130,10 @@ void add_side_inputs(TensorSpec& spec, const std::optional<Input<std::int8_t>>& 
 }
 
 void check_trellis(const std::int32_t* levels, const TensorSpec& spec) {
+    if (!spec.dependent) return;
     for (std::uint64_t index = 0; index < spec.count; ++index)
-        if (levels[index] < -0x7fffff00 || levels[index] > 0x7fffff00)
-            throw std::invalid_argument("a level does not fit into the syntax");
+        if (levels[index] < -0x7ffffffe || levels[index] > 0x7ffffffe)
+            throw std::invalid_argument("a level does not fit into the trellis");
 }
 
 QuantiseSpec make_quantising(const TensorSpec& spec, float step, double rate_weight) {
@@ -199,10 +200,12 @@ class Encoder {
                          std::uint32_t unary, int scan_order, bool row_skip, bool parent,
                          const std::optional<Input<std::int8_t>>& history, const std::optional<Input<std::int32_t>>& base,
                          std::uint32_t codebook_size, std::uint32_t codebook_zero,
-                         const std::optional<nb::bytes>& parameter_sets, std::uint64_t search_limit) {
+                         const std::optional<nb::bytes>& parameter_sets, std::uint64_t search_limit,
+                         bool force_row_skip) {
         need_open();
         TensorSpec spec = make_spec(levels.size(), width, profile, dependent, unary, scan_order, row_skip, parent,
                                     codebook_size, codebook_zero);
+        spec.force_row_skip = force_row_skip;
         add_side_inputs(spec, history, base);
         check_trellis(levels.data(), spec);
         const std::uint8_t* sets = parameter_sets ? given_sets(*parameter_sets) : nullptr;
@@ -380,7 +383,7 @@ NB_MODULE(_native, module) {
         .def("tensor", &Encoder::tensor, "levels"_a, nb::kw_only(), "width"_a, "profile"_a = 1, "dependent"_a,
              "unary_length"_a, "scan_order"_a = 0, "row_skip"_a = true, "parent"_a = false, "history"_a = nb::none(),
              "base"_a = nb::none(), "codebook_size"_a = 0, "codebook_zero"_a = 0, "parameter_sets"_a = nb::none(),
-             "search_limit"_a = 65536)
+             "search_limit"_a = 65536, "force_row_skip"_a = false)
         .def("finish", &Encoder::finish)
         .def_prop_ro("entry_points", &Encoder::entry_points);
     nb::class_<Decoder>(module, "Decoder")

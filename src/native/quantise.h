@@ -170,9 +170,11 @@ inline void Trellis::levels(const float* values, float inverse, const std::uint8
         const std::int32_t residue = residues[index];
         const std::int32_t multiple = first + ((residue - first) & 3);
         // residues 0 and 3 are those that zero has in its two quantisers
-        const bool zero = (residue == 0 || residue == 3) && scaled + scaled < static_cast<float>(multiple);
-        const std::int32_t magnitude = zero ? 0 : multiple;
-        out[index] = values[index] < 0 ? -magnitude : magnitude;
+        const std::int32_t shared = (residue == 0) | (residue == 3);
+        const std::int32_t zero = shared & (scaled + scaled < static_cast<float>(multiple));
+        const std::int32_t magnitude = multiple & (zero - 1);
+        const std::int32_t sign = values[index] < 0 ? -1 : 0;
+        out[index] = (magnitude ^ sign) - sign;
     }
 }
 
@@ -185,11 +187,19 @@ inline void nearest(const float* values, float inverse, std::uint64_t count, std
     }
 }
 
-// True where every value is finite and small enough for a level.
+// True where every value is finite and small enough for a level. As integers, magnitudes are ordered as they are as
+// numbers, with infinity and what is no number above all others.
 inline bool representable(const float* values, float inverse, std::uint64_t count) {
-    bool fine = true;
-    for (std::uint64_t index = 0; index < count; ++index) fine &= std::fabs(values[index]) * inverse < kLevelLimit;
-    return fine;
+    std::uint32_t largest = 0;
+    for (std::uint64_t index = 0; index < count; ++index) {
+        std::uint32_t bits;
+        std::memcpy(&bits, values + index, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = largest > bits ? largest : bits;
+    }
+    float magnitude;
+    std::memcpy(&magnitude, &largest, sizeof magnitude);
+    return magnitude * inverse < kLevelLimit;
 }
 
 // Quantises a tensor piece by piece, in the order of coding.

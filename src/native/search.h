@@ -98,9 +98,8 @@ inline void SetSearch::observe(const Operation* operations, std::size_t count) {
         return _mm512_castsi512_si256(_mm512_permutexvar_epi16(_mm512_castsi256_si512(index), from));
     };
     for (std::size_t position = 0; position < count; ++position) {
-        const Operation operation = operations[position];
-        const std::uint32_t context = (operation >> 1) & 2047;
-        const bool one = operation & 1;
+        const std::uint32_t context = operations[position].where >> 2;
+        const bool one = operations[position].where & 1;
         const __m256i flip = _mm256_set1_epi16(one ? 0 : -1);
         auto* at_a = reinterpret_cast<__m256i*>(a_[context]);
         auto* at_b = reinterpret_cast<__m256i*>(b_[context]);
@@ -126,14 +125,13 @@ inline void SetSearch::observe(const Operation* operations, std::size_t count) {
 #else
 inline void SetSearch::observe(const Operation* operations, std::size_t count) {
     for (std::size_t position = 0; position < count; ++position) {
-        const Operation operation = operations[position];
-        const std::uint32_t context = (operation >> 1) & 2047;
-        const std::int32_t bin = operation & 1, flip = bin - 1;
+        const std::uint32_t context = operations[position].where >> 2;
+        const std::int32_t bin = operations[position].where & 1, flip = bin - 1;
         for (std::size_t set = 0; set < kParameterSets; ++set) {
             const std::int32_t a = a_[context][set], b = b_[context][set];
             costs_[context][set] += kCosts.cost[bin][((16 * a + b) >> 7) + 32];
-            const std::int32_t step_a = kSteps.steps[kSets[set].shift_a][(((a ^ flip) - flip) >> 3) + 16];
-            const std::int32_t step_b = kSteps.steps[kSets[set].shift_b][(((b ^ flip) - flip) >> 7) + 16];
+            const std::int32_t step_a = kAdaptation[(((a ^ flip) - flip) >> 3) + 16] >> kSets[set].shift_a;
+            const std::int32_t step_b = kAdaptation[(((b ^ flip) - flip) >> 7) + 16] >> kSets[set].shift_b;
             a_[context][set] = static_cast<std::int16_t>(a + ((step_a ^ flip) - flip));
             b_[context][set] = static_cast<std::int16_t>(b + ((step_b ^ flip) - flip));
         }

@@ -44,27 +44,33 @@ constexpr int leading_shift(int range) {
     return shift;
 }
 
-struct CodingTables {
-    std::uint8_t least[kAllCodes][8];      // range of the less probable bin, by code and bits 5..7 of the range
-    std::uint8_t next[kAllCodes][256];     // range after the bin and its renormalisation, less 256
-    std::int32_t least_mask[kAllCodes];    // all ones where the code is the less probable bin
+// All that the encoder looks up for one code, side by side.
+struct CodingRow {
+    std::uint8_t next[256];   // range after the bin and its renormalisation, less 256; index: the range before, less 256
+    std::uint8_t least[8];    // range of the less probable bin, by bits 5..7 of the range
+    std::uint32_t mask;       // all ones where the code is the less probable bin
+    std::uint32_t unused;
+};
 
-    constexpr CodingTables() : least{}, next{}, least_mask{} {
-        for (int code = 0; code < kCodes; ++code) fill(code);
+struct CodingTables {
+    CodingRow rows[kAllCodes];
+
+    constexpr CodingTables() : rows{} {
+        for (int code = 0; code < kCodes; ++code) fill(rows[code], code);
         for (int bin = 0; bin < 2; ++bin)
-            for (int low = 0; low < 256; ++low) next[kBypassCode + bin][low] = static_cast<std::uint8_t>(low);
+            for (int low = 0; low < 256; ++low) rows[kBypassCode + bin].next[low] = static_cast<std::uint8_t>(low);
     }
 
-    constexpr void fill(int code) {
-        const int row = code / 2 - 32;
-        const bool is_least = (code % 2 == 1) != (row >= 0);
-        least_mask[code] = is_least ? -1 : 0;
+    static constexpr void fill(CodingRow& row, int code) {
+        const int distance = code / 2 - 32;
+        const bool is_least = (code % 2 == 1) != (distance >= 0);
+        row.mask = is_least ? 0xffffffffu : 0;
         for (int quarter = 0; quarter < 8; ++quarter)
-            least[code][quarter] = static_cast<std::uint8_t>(least_probable_range(row, quarter));
+            row.least[quarter] = static_cast<std::uint8_t>(least_probable_range(distance, quarter));
         for (int low = 0; low < 256; ++low) {
-            const int range = 256 + low, lps = least_probable_range(row, low >> 5);
+            const int range = 256 + low, lps = least_probable_range(distance, low >> 5);
             const int kept = is_least ? lps : range - lps;
-            next[code][low] = static_cast<std::uint8_t>((kept << leading_shift(kept)) - 256);
+            row.next[low] = static_cast<std::uint8_t>((kept << leading_shift(kept)) - 256);
         }
     }
 };
@@ -79,19 +85,51 @@ struct DecodingTables {
     }
 };
 
-// Steps of the counters by (counter times sign of the bin) >> 3 or >> 7, plus 16; index: the shift.
-struct StepTables {
-    std::int16_t steps[8][40];
+// Successors of the counters after a bin, for each rate of adaptation. Counters are held so that they are indices:
+// 2 (a + 128) and b + 2048. Each entry is followed by that for bin 1.
+struct QuickCounters {
+    std::uint16_t next[256][2];
 
-    constexpr StepTables() : steps{} {
-        for (int shift = 1; shift < 8; ++shift)
-            for (int index = 0; index < 32; ++index)
-                steps[shift][index] = static_cast<std::int16_t>(kAdaptation[index] >> shift);
+    constexpr explicit QuickCounters(int shift) : next{} {
+        for (int index = 0; index < 256; ++index) {
+            const int a = index - 128, up = 16 + (a >> 3), down = 16 + (-a >> 3);
+            next[index][1] = static_cast<std::uint16_t>(2 * (index + (kAdaptation[up] >> shift)));
+            next[index][0] = static_cast<std::uint16_t>(2 * (index - (down > 31 ? 0 : kAdaptation[down] >> shift)));
+        }
+    }
+};
+
+struct SlowCounters {
+    std::uint16_t next[4096][2];
+
+    constexpr explicit SlowCounters(int shift) : next{} {
+        for (int index = 0; index < 4096; ++index) {
+            const int b = index - 2048, up = 16 + (b >> 7), down = 16 + (-b >> 7);
+            next[index][1] = static_cast<std::uint16_t>(index + (kAdaptation[up] >> shift));
+            next[index][0] = static_cast<std::uint16_t>(index - (down > 31 ? 0 : kAdaptation[down] >> shift));
+        }
+    }
+};
+
+// The counters of bits without a model, which never move: their row is 96, beyond those of the others.
+struct StillQuick {
+    std::uint16_t next[1][2];
+};
+
+struct StillSlow {
+    std::uint16_t next[(kBypassCode / 2 << 7) + 1][2];
+
+    constexpr StillSlow() : next{} {
+        for (int bin = 0; bin < 2; ++bin) next[kBypassCode / 2 << 7][bin] = kBypassCode / 2 << 7;
     }
 };
 
 inline constexpr CodingTables kCoding{};
 inline constexpr DecodingTables kDecoding{};
-inline constexpr StepTables kSteps{};
+inline constexpr QuickCounters kQuick[4] = {QuickCounters(4), QuickCounters(5), QuickCounters(6), QuickCounters(7)};
+inline constexpr SlowCounters kSlow[3] = {SlowCounters(4), SlowCounters(5), SlowCounters(6)};
+inline constexpr SlowCounters kSlowest = SlowCounters(8);
+inline constexpr StillQuick kStillQuick{};
+inline constexpr StillSlow kStillSlow{};
 
 }  // namespace wattwerk::WATTWERK_ISA

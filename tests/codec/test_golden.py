@@ -6,14 +6,9 @@ import pytest
 from tests.codec.golden_streams import Golden, entry_points, load, names, step_of, updates, width_of
 
 from wattwerk.codec import UpdateDecoder, _native, unpack
-from wattwerk.errors import BitstreamError
 
-REFUSED = pytest.mark.xfail(
-    reason="levels beyond a quarter of int32 are refused", raises=(_native.StreamError, BitstreamError)
-)
-LIMITS = pytest.param("integer_limits", marks=REFUSED)
-NAMES = [LIMITS if name == "integer_limits" else name for name in names()]
-PLAIN = [LIMITS if name == "integer_limits" else name for name in names() if not name.startswith("update")]
+NAMES = names()
+PLAIN = [name for name in NAMES if not name.startswith("update")]
 
 
 def native_arguments(golden: Golden, tensor: dict[str, Any]) -> dict[str, Any]:
@@ -67,29 +62,13 @@ def test_payloads_decode_to_the_references_values(name: str) -> None:
             np.testing.assert_array_equal(values_of(levels, tensor), golden.values[tensor["name"]])
 
 
-def is_tellable(tensor: dict[str, Any], levels: np.ndarray[Any, Any]) -> bool:
-    """Return whether our encoder takes the reference's decision on row skip: it flags rows only where one is empty."""
-    width, rows = width_of(tensor), tensor["shape"][0]
-    flags = tensor["profile"] and width > 1 and rows > 1 and len(tensor["codebook"] or "no") > 1
-    if not flags or not tensor["row_skip"]:
-        return True
-    return not levels.reshape(rows, -1).any(axis=1).all() and not (tensor["dependent"] and tensor["scan_order"])
+def is_distorted(tensor: dict[str, Any]) -> bool:
+    """Return whether the reference may have coded other levels than it had quantised.
 
-
-def check_bytes(golden: Golden, unit: dict[str, Any]) -> bool:
-    """Encode a unit again and compare payload and entry points; return whether our encoder could be told to."""
-    encoder = _native.Encoder()
-    decoded = decode_unit(golden, unit)
-    for tensor, (levels, sets) in zip(unit["tensors"], decoded, strict=True):
-        if not is_tellable(tensor, levels):
-            return False
-        if not tensor["integer"]:
-            encoder.bypass(tensor["qp"] - tensor["model_qp"], 6 + tensor["qp_density"])
-        tools = native_arguments(golden, tensor) | {"row_skip": bool(tensor["row_skip"]), "parameter_sets": sets}
-        encoder.tensor(levels, **tools)
-    assert encoder.finish() == golden.data[unit["payload"] : unit["end"]]
-    assert encoder.entry_points == list(entry_points(unit))
-    return True
+    With dependent quantisation, rows skipped in blocks move its trellis and its coder differently, so that a row which it
+    did not mark as empty can be empty in the stream.
+    """
+    return bool(tensor["dependent"] and tensor["scan_order"] and tensor["row_skip"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,13 +76,17 @@ def test_the_same_decisions_give_the_same_bytes(name: str) -> None:
     """With the reference's levels and parameter sets our encoder writes the reference's payloads and entry points."""
     golden = load(name)
     for unit in golden.units:
-        check_bytes(golden, unit)
-
-
-def test_nearly_all_payloads_are_encoded_again() -> None:
-    """The check of identical bytes covers each kind of tool: it leaves out few payloads."""
-    told = [check_bytes(load(name), unit) for name in NAMES if isinstance(name, str) for unit in load(name).units]
-    assert sum(told) >= 0.7 * len(told)
+        if any(is_distorted(tensor) for tensor in unit["tensors"]):
+            continue
+        encoder = _native.Encoder()
+        for tensor, (levels, sets) in zip(unit["tensors"], decode_unit(golden, unit), strict=True):
+            if not tensor["integer"]:
+                encoder.bypass(tensor["qp"] - tensor["model_qp"], 6 + tensor["qp_density"])
+            rows = bool(tensor["row_skip"])
+            tools = native_arguments(golden, tensor) | {"row_skip": rows, "force_row_skip": rows, "parameter_sets": sets}
+            encoder.tensor(levels, **tools)
+        assert encoder.finish() == golden.data[unit["payload"] : unit["end"]]
+        assert encoder.entry_points == list(entry_points(unit))
 
 
 @pytest.mark.parametrize("name", PLAIN)

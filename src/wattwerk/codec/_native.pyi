@@ -3,7 +3,7 @@
 Levels are int32 multiples of the step, in raster order. The global interpreter lock is released while numbers are crunched.
 """
 
-from collections.abc import Buffer, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -91,8 +91,11 @@ class Encoder:
         codebook_zero: int = 0,
         parameter_sets: bytes | None = None,
         search_limit: int = 65536,
+        force_row_skip: bool = False,
     ) -> int:
         """Code a tensor; return the unary length (chosen if 0 was given).
+
+        ``force_row_skip`` tells for every row whether it is empty, as the reference implementation does.
 
         Raises:
             ValueError: A level is one that the trellis or the codebook does not have.
@@ -108,7 +111,7 @@ class Encoder:
 class Decoder:
     """One payload between two offsets of ``data`` (uint8, contiguous), which has to stay unchanged."""
 
-    def __init__(self, data: npt.NDArray[np.uint8] | Buffer, start: int, end: int) -> None: ...
+    def __init__(self, data: npt.NDArray[np.uint8], start: int, end: int) -> None: ...
     def bypass(self, bits: int, signed: bool) -> int:
         """Return a number that was coded without a model."""
 
