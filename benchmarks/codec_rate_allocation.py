@@ -132,7 +132,7 @@ def crepe(arrays: Arrays) -> Subject:
     """Return CREPE with notes of random pitch, timbre and noise."""
     network = Crepe()
     load(network, arrays)
-    return Subject(network, notes(6, 0), notes(16, 1), divergence=sigmoid_divergence)
+    return Subject(network, notes(32, 0), notes(16, 1), divergence=sigmoid_divergence)
 
 
 def notes(count: int, seed: int) -> torch.Tensor:

@@ -56,6 +56,27 @@ def test_folding_changes_no_output(seed, bias, mode, remove):
     np.testing.assert_allclose(forward(folded, x, batch_norm=not remove), forward(model, x), rtol=1e-10, atol=1e-12)
 
 
+@given(seed=st.integers(0, 1000), bias=st.booleans())
+def test_an_affine_layer_changes_no_output_and_no_weight(seed, bias):
+    """γ and β alone say what the layer did; the weight is the same array, and mean, variance and bias are constants."""
+    model = model_of(seed, bias)
+    x = np.random.default_rng(seed + 1).standard_normal((2, 3, 6, 6))
+    affine = FoldBatchNorm(groups="neighbours", mode="affine")(model)
+    np.testing.assert_allclose(forward(affine, x), forward(model, x), rtol=1e-10, atol=1e-12)
+    assert affine["conv.weight"] is model["conv.weight"]
+    assert list(affine) == list(model)
+    assert all(len(set(affine[name])) == 1 for name in ("bn.running_mean", "bn.running_var"))
+
+
+def test_an_affine_layer_needs_a_place_and_stays():
+    """Without γ and β, or with remove, the error says what to use instead."""
+    with pytest.raises(ConfigError, match="use fold or block"):
+        FoldBatchNorm(groups="neighbours", mode="affine", remove=True)
+    model = {"fc.weight": np.ones((2, 2)), "bn.running_mean": np.ones(2), "bn.running_var": np.ones(2)}
+    with pytest.raises(ConfigError, match="use fold or block"):
+        FoldBatchNorm(groups="neighbours", mode="affine")(model)
+
+
 def test_single_precision_stays_single():
     """float32 in, float32 out, and the outputs agree to a few units in the last place."""
     model = model_of(3, bias=True, dtype=np.float32)
