@@ -11,8 +11,8 @@ With α = γ / √(σ² + ε) the layer computes α · x + (β - α · μ). Thre
   shapes and outputs stay, half of the layer's numbers cost nothing any more, and variances, which bear no coarse step,
   are gone.
 
-With one step for a whole weight, ``affine`` is the one to take: on EfficientNet-lite0 it saved 1.6 to 2.8 % of the bytes
-at equal divergence of the outputs, while ``fold`` needed 10 % more, since it spreads the rows' magnitudes.
+With one step for a whole weight, ``affine`` is the one to take: on EfficientNet-lite0 it saved 1.6 to 2.8 % of the
+bytes at equal divergence of the outputs, while ``fold`` needed 10 % more, since it spreads the rows' magnitudes.
 
 In ``fold`` and ``block`` the layer becomes the identity (γ = 1, μ = 0, σ² = 1 - ε) and β takes the shift if the
 weight's layer has no bias, so that the parameters keep their names and any program loads them; or the layer's
