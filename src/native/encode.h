@@ -121,11 +121,12 @@ inline std::uint32_t choose_unary(const Histogram& histogram) {
 
 // ---- encoding ------------------------------------------------------------------------------------------------------
 
-// Levels in the order of coding, a piece at a time; where they come from does not matter to the coder.
+// Levels in the order of coding, a piece at a time; where they come from does not matter to the coder. A source can be
+// rewound as long as no more than its sample has been taken.
 class LevelSource {
   public:
     LevelSource(const std::int32_t* levels, std::uint64_t count, std::uint64_t width, int scan_order)
-        : levels_(levels), count_(count), gather_{{count, width, scan_order}} {}
+        : levels_(levels), count_(count), scan_(count, width, scan_order), gather_{scan_} {}
 
     std::uint64_t next(std::int32_t* piece) {
         const std::uint64_t n = count_ - seen_ < kPiece ? count_ - seen_ : kPiece;
@@ -137,13 +138,66 @@ class LevelSource {
         return n;
     }
 
+    void rewind() {
+        seen_ = 0;
+        gather_ = {scan_};
+    }
+
     Fault fault = Fault::none;
 
   private:
     const std::int32_t* levels_;
     const std::uint64_t count_;
+    const Scan scan_;
     Gather<std::int32_t> gather_;
     std::uint64_t seen_ = 0;
+};
+
+// The levels of a quantiser, the first ones of which are kept: they decide how the tensor is coded before it is.
+class SampledSource {
+  public:
+    SampledSource(const float* values, const QuantiseSpec& spec, const RateTable* rate, std::uint64_t wanted)
+        : quantiser_(values, spec, rate) {
+        const std::uint64_t room = (wanted < spec.count ? wanted : spec.count) + kPiece;
+        kept_ = static_cast<std::int32_t*>(std::malloc(room * sizeof(std::int32_t)));
+        if (kept_ == nullptr) {
+            fault = Fault::memory;
+            return;
+        }
+        while (count_ < wanted) {
+            const std::uint64_t n = quantiser_.next(kept_ + count_);
+            if (n == 0) break;
+            count_ += n;
+        }
+        fault = quantiser_.fault;
+    }
+    SampledSource(const SampledSource&) = delete;
+    SampledSource& operator=(const SampledSource&) = delete;
+    ~SampledSource() { std::free(kept_); }
+
+    std::uint64_t next(std::int32_t* piece) {
+        if (fault != Fault::none) return 0;
+        if (replayed_ < count_) {
+            const std::uint64_t n = count_ - replayed_ < kPiece ? count_ - replayed_ : kPiece;
+            std::memcpy(piece, kept_ + replayed_, n * sizeof(std::int32_t));
+            replayed_ += n;
+            return n;
+        }
+        const std::uint64_t n = quantiser_.next(piece);
+        fault = quantiser_.fault;
+        return n;
+    }
+
+    void rewind() { replayed_ = 0; }
+    const std::int32_t* sample() const { return kept_; }
+    std::uint64_t sample_count() const { return count_; }
+
+    Fault fault = Fault::none;
+
+  private:
+    Quantiser quantiser_;
+    std::int32_t* kept_ = nullptr;
+    std::uint64_t count_ = 0, replayed_ = 0;
 };
 
 // Rows that hold nothing but zeros; null where there are none or they may not be told.
@@ -291,53 +345,51 @@ inline Fault code_sets(EncoderState& state, Context* contexts, const TensorSpec&
 }
 
 // Chooses the sets by what they would have cost over the first values.
-template <typename Make>
-Fault search_sets(Make make_source, const TensorSpec& spec, const std::uint8_t* empty_rows, std::uint64_t limit,
+template <typename Source>
+Fault search_sets(Source& source, const TensorSpec& spec, const std::uint8_t* empty_rows, std::uint64_t limit,
                   std::int32_t* piece, ParameterChoice& sets) {
     const Layout layout{spec.unary};
     SetSearch search(layout.size());
-    auto source = make_source();
     Binariser binariser(spec);
     const Fault fault = walk(source, spec, empty_rows, limit, binariser, piece, SearchEvents{search});
     each_told_context(spec, true, [&](std::uint32_t context) { sets.set[context] = search.best(context); });
+    source.rewind();
     return fault;
 }
 
-template <typename Make>
-Fault encode(EncoderState& state, const TensorSpec& spec, Make make_source, const std::uint8_t* given_sets,
-             std::uint64_t search_limit, bool may_have_empty_rows, Chosen& chosen) {
+// Skipped parts of rows in blocks advance the trellis by a whole row: a path that the quantiser does not take.
+inline bool may_skip_rows(const TensorSpec& spec) {
+    return has_row_flags(spec) &&
+           (spec.force_row_skip || (spec.row_skip && !(spec.dependent && spec.scan_order > 0)));
+}
+
+// Codes a tensor. `empty_rows` are null where none is told; `limit` is at most the source's sample.
+template <typename Source>
+Fault encode(EncoderState& state, const TensorSpec& given, Source& source, const std::uint8_t* empty_rows,
+             const std::uint8_t* given_sets, std::uint64_t limit, Chosen& chosen) {
     std::int32_t piece[kPiece];
-    EmptyRows empty;
-    const bool row_flags = has_row_flags(spec);
-    // skipped parts of rows in blocks advance the trellis by a whole row: a path that the quantiser does not take
-    const bool skippable = spec.force_row_skip || (spec.row_skip && !(spec.dependent && spec.scan_order > 0));
-    if (row_flags && skippable && may_have_empty_rows) {
-        auto source = make_source();
-        if (const Fault fault = empty.find(source, spec, piece); fault != Fault::none) return fault;
-    }
+    TensorSpec spec = given;
+    if (!spec.profile1) spec.base = nullptr;
+    if (!has_row_flags(spec) || !spec.parent) spec.history = nullptr;
     std::memset(&chosen.sets, 0, sizeof chosen.sets);
     chosen.unary = spec.unary;
-    TensorSpec used = spec;
-    if (!spec.profile1) used.base = nullptr;
-    if (!row_flags || !spec.parent) used.history = nullptr;
+    const bool history = spec.history != nullptr;
     if (given_sets != nullptr) {
-        each_told_context(used, used.history != nullptr, [&](std::uint32_t context) { chosen.sets.set[context] = *given_sets++; });
-    } else if (search_limit > 0 && !silent(used)) {
-        if (const Fault fault = search_sets(make_source, used, empty.flags, search_limit, piece, chosen.sets);
-            fault != Fault::none)
-            return fault;
+        each_told_context(spec, history, [&](std::uint32_t context) { chosen.sets.set[context] = *given_sets++; });
+    } else if (limit > 0 && !silent(spec)) {
+        const Fault fault = search_sets(source, spec, empty_rows, limit, piece, chosen.sets);
+        if (fault != Fault::none) return fault;
     }
     const Layout layout{spec.unary};
     Context contexts[kMaxContexts], started[kMaxContexts];
     for (std::uint32_t context = 0; context < layout.size(); ++context) start(contexts[context], 0);
     start_bypass(contexts[layout.bypass()]);
-    if (const Fault fault = code_head(state, contexts, used, empty.flags); fault != Fault::none) return fault;
-    if (const Fault fault = code_sets(state, contexts, used, chosen.sets); fault != Fault::none) return fault;
-    each_told_context(used, used.history != nullptr, [&](std::uint32_t context) { start(contexts[context], chosen.sets.set[context]); });
+    if (const Fault fault = code_head(state, contexts, spec, empty_rows); fault != Fault::none) return fault;
+    if (const Fault fault = code_sets(state, contexts, spec, chosen.sets); fault != Fault::none) return fault;
+    each_told_context(spec, history, [&](std::uint32_t context) { start(contexts[context], chosen.sets.set[context]); });
     std::memcpy(started, contexts, layout.size() * sizeof(Context));
-    auto source = make_source();
-    Binariser binariser(used);
-    return walk(source, used, empty.flags, spec.count, binariser, piece,
+    Binariser binariser(spec);
+    return walk(source, spec, empty_rows, spec.count, binariser, piece,
                 CodingEvents{state, contexts, started, layout.size(), chosen});
 }
 

@@ -8,7 +8,11 @@ namespace wattwerk {
 namespace WATTWERK_ISA {
 
 static Fault quantise(const float* values, std::int32_t* levels, const QuantiseSpec& spec) {
-    Quantiser quantiser(values, spec);
+    RateTable rate;
+    if (spec.rate_weight > 0) {
+        if (const Fault fault = learn_rates(values, spec, rate); fault != Fault::none) return fault;
+    }
+    Quantiser quantiser(values, spec, &rate);
     Gather<std::int32_t> scatter{{spec.count, spec.width, spec.scan_order}};
     std::int32_t piece[kPiece];
     std::uint64_t done = 0;
@@ -24,19 +28,27 @@ static Fault quantise(const float* values, std::int32_t* levels, const QuantiseS
 
 static Fault encode_levels(EncoderState& state, const std::int32_t* levels, const TensorSpec& spec,
                            const std::uint8_t* given_sets, std::uint64_t search_limit, Chosen& chosen) {
+    const std::uint64_t limit = spec.count < search_limit ? spec.count : search_limit;
     TensorSpec used = spec;
     if (used.unary == 0) {
         Histogram histogram;
-        histogram.add(levels, spec.count < search_limit ? spec.count : search_limit, spec.dependent);
+        histogram.add(levels, limit, spec.dependent);
         used.unary = choose_unary(histogram);
     }
-    const auto make = [&] { return LevelSource(levels, spec.count, spec.width, spec.scan_order); };
-    return encode(state, used, make, given_sets, search_limit, true, chosen);
+    EmptyRows empty;
+    if (may_skip_rows(used)) {
+        std::int32_t piece[kPiece];
+        LevelSource all(levels, spec.count, spec.width, spec.scan_order);
+        if (const Fault fault = empty.find(all, used, piece); fault != Fault::none) return fault;
+    }
+    LevelSource source(levels, spec.count, spec.width, spec.scan_order);
+    return encode(state, used, source, empty.flags, given_sets, limit, chosen);
 }
 
-// Whether a row can be all zeros: one value of two steps or more rules it out.
-static bool may_have_empty_rows(const float* values, const TensorSpec& spec, float step) {
-    const float limit = spec.dependent ? 2 * step : step;
+// Whether a row can be all zeros: one value of two steps or more rules it out, unless small size counts.
+static bool may_have_empty_rows(const float* values, const TensorSpec& spec, const QuantiseSpec& quantising) {
+    if (quantising.rate_weight > 0) return true;
+    const float limit = spec.dependent ? 2 * quantising.step : quantising.step;
     const std::uint64_t rows = spec.count / spec.width;
     for (std::uint64_t row = 0; row < rows; ++row) {
         const float* at = values + row * spec.width;
@@ -51,24 +63,25 @@ static Fault encode_values(EncoderState& state, const float* values, const Quant
                            const TensorSpec& spec, std::uint32_t qp_bits, std::uint32_t qp_delta,
                            std::uint64_t search_limit, Chosen& chosen) {
     put_long(state, qp_delta & (qp_bits >= 32 ? 0xffffffffu : (1u << qp_bits) - 1), qp_bits);
+    RateTable rate;
+    if (quantising.rate_weight > 0) {
+        if (const Fault fault = learn_rates(values, quantising, rate); fault != Fault::none) return fault;
+    }
     TensorSpec used = spec;
-    const auto make = [&] { return Quantiser(values, quantising); };
+    SampledSource source(values, quantising, &rate, search_limit);
+    if (source.fault != Fault::none) return source.fault;
     if (used.unary == 0) {
         Histogram histogram;
-        Quantiser quantiser(values, quantising);
-        std::int32_t piece[kPiece];
-        std::uint64_t seen = 0;
-        while (seen < search_limit || seen == 0) {
-            const std::uint64_t n = quantiser.next(piece);
-            if (n == 0) break;
-            histogram.add(piece, n, spec.dependent);
-            seen += n;
-        }
-        if (quantiser.fault != Fault::none) return quantiser.fault;
+        histogram.add(source.sample(), source.sample_count(), spec.dependent);
         used.unary = choose_unary(histogram);
     }
-    const bool empty_rows = has_row_flags(spec) && spec.row_skip && may_have_empty_rows(values, spec, quantising.step);
-    return encode(state, used, make, nullptr, search_limit, empty_rows, chosen);
+    EmptyRows empty;
+    if (may_skip_rows(used) && may_have_empty_rows(values, used, quantising)) {
+        std::int32_t piece[kPiece];
+        Quantiser all(values, quantising, &rate);
+        if (const Fault fault = empty.find(all, used, piece); fault != Fault::none) return fault;
+    }
+    return encode(state, used, source, empty.flags, nullptr, source.sample_count(), chosen);
 }
 
 static Fault decode_tensor(DecoderState& state, std::int32_t* levels, const TensorSpec& spec,

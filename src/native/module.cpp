@@ -7,7 +7,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <optional>
@@ -16,6 +15,7 @@
 #include <tuple>
 #include <vector>
 
+#include "arguments.h"
 #include "codec.h"
 
 namespace nb = nanobind;
@@ -24,16 +24,10 @@ using namespace nb::literals;
 namespace wattwerk {
 namespace {
 
-// A bitstream that is no valid one; Python's side adds where.
-struct StreamError : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-
 template <typename T>
 using Input = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 using Output = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
-using Points = std::vector<std::tuple<std::uint32_t, std::uint32_t, std::uint64_t>>;
 
 const Kernels* best_kernels() {
 #if defined(__x86_64__)
@@ -95,59 +89,12 @@ struct Buffer {
     nb::bytes bytes() const { return nb::bytes(state.out.data, state.out.size); }
 };
 
-TensorSpec make_spec(std::uint64_t count, std::uint64_t width, int profile, bool dependent, std::uint32_t unary,
-                     int scan_order, bool row_skip, bool parent, std::uint32_t codebook_size, std::uint32_t codebook_zero) {
-    if (width == 0 || count % width != 0) throw std::invalid_argument("the width does not divide the number of values");
-    if (profile != 0 && profile != 1) throw std::invalid_argument("the profile is 0 or 1");
-    if (unary > kMaxUnary) throw std::invalid_argument("the unary length is 256 at most");
-    if (scan_order < 0 || scan_order > 4) throw std::invalid_argument("the scan order is 0 to 4");
-    if (codebook_size > 0 && codebook_zero >= codebook_size) throw std::invalid_argument("the codebook's zero lies outside");
-    TensorSpec spec;
-    spec.count = count;
-    spec.width = width;
-    spec.profile1 = profile == 1;
-    spec.dependent = dependent;
-    spec.unary = unary;
-    spec.scan_order = width == 1 || width == count ? 0 : scan_order;
-    spec.row_skip = row_skip;
-    spec.parent = parent;
-    spec.codebook_size = codebook_size;
-    spec.codebook_zero = codebook_zero;
-    return spec;
-}
-
-std::size_t block_rows_of(const TensorSpec& spec) {
-    const std::uint64_t block = std::uint64_t{4} << spec.scan_order;
-    return spec.scan_order == 0 || spec.count == 0 ? 0 : (spec.count / spec.width + block - 1) / block;
-}
-
 void add_side_inputs(TensorSpec& spec, const std::optional<Input<std::int8_t>>& history,
                      const std::optional<Input<std::int32_t>>& base) {
     if ((history && history->size() != spec.count) || (base && base->size() != spec.count))
         throw std::invalid_argument("history and base have as many values as the tensor");
     if (history) spec.history = history->data();
     if (base) spec.base = base->data();
-}
-
-void check_trellis(const std::int32_t* levels, const TensorSpec& spec) {
-    if (!spec.dependent) return;
-    for (std::uint64_t index = 0; index < spec.count; ++index)
-        if (levels[index] < -0x7ffffffe || levels[index] > 0x7ffffffe)
-            throw std::invalid_argument("a level does not fit into the trellis");
-}
-
-QuantiseSpec make_quantising(const TensorSpec& spec, float step, double rate_weight) {
-    if (!(step > 0) || !std::isfinite(step) || !std::isfinite(1.0f / step))
-        throw std::invalid_argument("the step has to be positive, and neither it nor its inverse infinite");
-    QuantiseSpec quantising;
-    quantising.count = spec.count;
-    quantising.width = spec.width;
-    quantising.scan_order = spec.scan_order;
-    quantising.step = step;
-    quantising.dependent = spec.dependent;
-    quantising.rate_weight = rate_weight;
-    quantising.unary = spec.unary;
-    return quantising;
 }
 
 Output<std::int32_t> quantise(Input<float> values, std::uint64_t width, float step, bool dependent, int scan_order,
@@ -172,20 +119,6 @@ Output<float> dequantise(Input<std::int32_t> levels, float step) {
     nb::gil_scoped_release released;
     for (std::size_t index = 0; index < levels.size(); ++index) out[index] = static_cast<float>(in[index]) * step;
     return values;
-}
-
-void settle(const EncoderState& state, std::vector<EntryPoint>& points, Points& out) {
-    std::uint64_t before = 0;
-    for (std::size_t index = 0; index < points.size(); ++index) {
-        const std::uint64_t position = points[index].offset_bits;
-        std::uint32_t window = 0;
-        for (std::uint64_t byte = position / 8; byte < position / 8 + 3; ++byte)
-            window = window << 8 | (byte < state.out.size ? state.out.data[byte] : 0u);
-        // the decoder's register holds what the code has beyond the encoder's register
-        const std::uint32_t value = ((window >> (15 - position % 8)) - points[index].value) & 511;
-        if (index > 0) out.emplace_back(value, points[index].state, position - before);  // none is told for the first row
-        before = position;
-    }
 }
 
 class Encoder {
@@ -294,18 +227,7 @@ class Decoder {
             std::size_t end)
         : data_(data) {
         if (start > end || end > data.size()) throw std::invalid_argument("start and end lie within the data");
-        state_.begin = data.data() + start;
-        state_.end = data.data() + end;
-        state_.next = state_.begin;
-        state_.range = std::uint64_t{510} << 55;
-        for (int byte = 0; byte < 8; ++byte) {
-            state_.value <<= 8;
-            if (state_.next < state_.end)
-                state_.value |= *state_.next++;
-            else
-                ++state_.missing;
-        }
-        state_.available = 64;
+        state_ = opened(data.data() + start, data.data() + end);
     }
 
     std::int64_t bypass(std::uint32_t bits, bool is_signed) {
@@ -338,15 +260,7 @@ class Decoder {
         return levels;
     }
 
-    std::size_t finish() {
-        const std::uint64_t terminating = state_.range - (std::uint64_t{2} << 55);
-        if (state_.value < terminating) throw StreamError("the payload does not end where it should");
-        const std::uint64_t position = 8 * (static_cast<std::uint64_t>(state_.next - state_.begin) + state_.missing) -
-                                       static_cast<std::uint64_t>(state_.available);
-        const std::uint64_t bytes = (position + 9 + 7) / 8;
-        if (bytes > static_cast<std::uint64_t>(state_.end - state_.begin)) throw StreamError("the payload is cut off");
-        return bytes;
-    }
+    std::size_t finish() { return bytes_read(state_); }
 
     nb::bytes parameter_sets() const {
         std::vector<std::uint8_t> sets;

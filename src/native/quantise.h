@@ -202,11 +202,86 @@ inline bool representable(const float* values, float inverse, std::uint64_t coun
     return magnitude * inverse < kLevelLimit;
 }
 
+// What levels cost, for quantisation that weighs error against size. From how often each occurs without that weighing.
+struct RateTable {
+    static constexpr std::uint32_t kSize = 256;
+    float cost[kSize + 1];  // in units of the trellis, by magnitude; the last one stands for all larger ones
+    float slope;            // of larger magnitudes, each time they double
+
+    void fill(const std::uint64_t (&counts)[kSize + 1], std::uint64_t total, double unit_of_bit) {
+        for (std::uint32_t size = 0; size <= kSize; ++size) {
+            // neighbours lend to what is rare, so that nothing is free of cost or without bound
+            double mass = 0.25 + static_cast<double>(counts[size]);
+            if (size > 1) mass = 0.5 * mass + 0.25 * (static_cast<double>(counts[size - 1]) + static_cast<double>(size < kSize ? counts[size + 1] : 0));
+            double ratio = (static_cast<double>(total) + 1) / mass, bits = size == 0 ? 0 : 1;
+            while (ratio >= 2) ratio *= 0.5, bits += 1;
+            cost[size] = static_cast<float>((bits + ratio - 1) * unit_of_bit);
+        }
+        slope = static_cast<float>(2 * unit_of_bit);
+    }
+
+    float of(std::int32_t magnitude) const {
+        if (magnitude < static_cast<std::int32_t>(kSize)) return cost[magnitude];
+        float more = cost[kSize];
+        for (std::int32_t size = magnitude >> 8; size > 1; size >>= 1) more += slope;
+        return more;
+    }
+};
+
+// As `measure`, with the cost of each level added; notes where zero is the better one of those that share a residue.
+inline void measure_with_rate(const float* values, float inverse, std::uint64_t count, const RateTable& rate,
+                              std::uint64_t* out, std::uint8_t* zeros) {
+    for (std::uint64_t index = 0; index < count; ++index) {
+        const float scaled = std::fabs(values[index]) * inverse;
+        const std::int32_t whole = static_cast<std::int32_t>(scaled);
+        const std::int32_t first = whole > 2 ? whole - 1 : 1;
+        const float zero = scaled * scaled * kUnit + rate.cost[0];
+        float costs[4], least = zero;
+        for (int residue = 0; residue < 4; ++residue) {
+            const std::int32_t multiple = first + ((residue - first) & 3);
+            const float away = scaled - static_cast<float>(multiple);
+            costs[residue] = away * away * kUnit + rate.of((multiple + 1) >> 1);
+            least = least < costs[residue] ? least : costs[residue];
+        }
+        zeros[index] = static_cast<std::uint8_t>((zero < costs[0] ? 1 : 0) | (zero < costs[3] ? 8 : 0));
+        costs[0] = costs[0] < zero ? costs[0] : zero;
+        costs[3] = costs[3] < zero ? costs[3] : zero;
+        std::uint64_t packed = 0;
+        for (int residue = 0; residue < 4; ++residue) {
+            const float relative = costs[residue] - least + 0.5f;
+            packed |= static_cast<std::uint64_t>(relative < 4600.0f ? relative : 4600.0f) << (16 * residue);
+        }
+        out[index] = packed;
+    }
+}
+
+inline void nearest_with_rate(const float* values, float inverse, std::uint64_t count, const RateTable& rate,
+                              std::int32_t* out) {
+    for (std::uint64_t index = 0; index < count; ++index) {
+        const float scaled = std::fabs(values[index]) * inverse;
+        const std::int32_t rounded = static_cast<std::int32_t>(scaled + 0.5f);
+        std::int32_t best = 0;
+        float least = scaled * scaled * kUnit + rate.cost[0];
+        for (std::int32_t level = rounded > 1 ? rounded - 1 : 1; level <= rounded; ++level) {
+            const float away = scaled - static_cast<float>(level), cost = away * away * kUnit + rate.of(level);
+            if (cost < least) {
+                least = cost;
+                best = level;
+            }
+        }
+        out[index] = values[index] < 0 ? -best : best;
+    }
+}
+
 // Quantises a tensor piece by piece, in the order of coding.
 class Quantiser {
   public:
-    Quantiser(const float* values, const QuantiseSpec& spec)
-        : values_(values), spec_(spec), inverse_(1.0f / spec.step), gather_{{spec.count, spec.width, spec.scan_order}} {
+    Quantiser(const float* values, const QuantiseSpec& spec, const RateTable* rate = nullptr)
+        : values_(values),
+          spec_(spec),
+          inverse_(1.0f / spec.step),
+          rate_(spec.rate_weight > 0 ? rate : nullptr),
+          gather_{{spec.count, spec.width, spec.scan_order}} {
         trellis_.only(0);
         trellis_.metrics = metrics_;
         trellis_.decisions = decisions_;
@@ -227,6 +302,8 @@ class Quantiser {
         }
         if (spec_.dependent)
             decide(piece, levels);
+        else if (rate_ != nullptr)
+            nearest_with_rate(window_, inverse_, piece, *rate_, levels);
         else
             nearest(window_, inverse_, piece, levels);
         held_ -= piece;
@@ -249,15 +326,29 @@ class Quantiser {
     }
 
     void decide(std::uint64_t piece, std::int32_t* levels) {
-        Trellis::measure(window_, inverse_, held_, metrics_);
+        if (rate_ != nullptr)
+            measure_with_rate(window_, inverse_, held_, *rate_, metrics_, zeros_);
+        else
+            Trellis::measure(window_, inverse_, held_, metrics_);
         trellis_.advance(held_);
         trellis_.only(trellis_.trace_back(held_, piece, trellis_.best()));
         Trellis::levels(window_, inverse_, residues_, piece, levels);
+        if (rate_ == nullptr) return;
+        for (std::uint64_t index = 0; index < piece; ++index) {
+            const int residue = residues_[index];
+            if ((zeros_[index] >> residue) & 1)
+                levels[index] = 0;
+            else if (levels[index] == 0)
+                levels[index] = values_sign(index) * (residue == 0 ? 4 : 3);  // the multiple that zero would have replaced
+        }
     }
+
+    std::int32_t values_sign(std::uint64_t index) const { return window_[index] < 0 ? -1 : 1; }
 
     const float* values_;
     const QuantiseSpec spec_;
     const float inverse_;
+    const RateTable* rate_;
     Gather<float> gather_;
     Trellis trellis_;
     std::uint64_t seen_ = 0, held_ = 0;
@@ -265,6 +356,31 @@ class Quantiser {
     std::uint64_t metrics_[kPiece + kLookAhead];
     std::uint8_t decisions_[kPiece + kLookAhead];
     std::uint8_t residues_[kPiece + kLookAhead];
+    std::uint8_t zeros_[kPiece + kLookAhead];
 };
+
+// Fills the table from the first levels that plain quantisation gives.
+inline Fault learn_rates(const float* values, const QuantiseSpec& spec, RateTable& table) {
+    constexpr std::uint64_t kSample = 65536;
+    std::uint64_t counts[RateTable::kSize + 1] = {}, seen = 0;
+    std::int32_t piece[kPiece];
+    Quantiser quantiser(values, spec);
+    while (seen < kSample) {
+        const std::uint64_t n = quantiser.next(piece);
+        if (n == 0) break;
+        for (std::uint64_t index = 0; index < n; ++index) {
+            std::uint32_t size = piece[index] < 0 ? 0u - static_cast<std::uint32_t>(piece[index])
+                                                  : static_cast<std::uint32_t>(piece[index]);
+            if (spec.dependent) size = (size + 1) >> 1;
+            ++counts[size < RateTable::kSize ? size : RateTable::kSize];
+        }
+        seen += n;
+    }
+    // squared steps that one bit is worth: where rate and error of a fine uniform quantiser balance, 6 dB for each bit;
+    // the trellis has half the step between its levels, and gains from a little less
+    const double worth = spec.rate_weight * 0.11552453 * (spec.dependent ? 4 * 0.7 : 1);
+    table.fill(counts, seen, worth * static_cast<double>(kUnit));
+    return quantiser.fault;
+}
 
 }  // namespace wattwerk::WATTWERK_ISA
