@@ -12,30 +12,94 @@ namespace wattwerk::WATTWERK_ISA {
 // How many bytes beyond its end a payload may be read: a codeword ends in the middle of the last registers.
 constexpr std::uint64_t kSlackBytes = 16;
 
+// The exponential Golomb part of a magnitude that has reached `magnitude`; `limit` is that of a codebook, -1 without one.
+inline std::int64_t get_remainder(DecoderState& state, Context* remainder, std::int64_t magnitude, std::int64_t limit) {
+    std::uint32_t bits = 0;
+    for (std::uint32_t index = 0; index < 31; ++index) {
+        if (limit >= 0 && limit < magnitude + (std::int64_t{1} << bits)) break;
+        if (!get_bin(state, remainder[index])) break;
+        magnitude += std::int64_t{1} << bits++;
+    }
+    return magnitude + get_bits(state, bits);
+}
+
 class LevelDecoder {
   public:
-    LevelDecoder(DecoderState& state, const TensorSpec& spec, Context* contexts)
-        : state_(state), spec_(spec), layout_{spec.unary}, contexts_(contexts) {}
+    LevelDecoder(const TensorSpec& spec, Context* contexts)
+        : spec_(spec),
+          layout_{spec.unary},
+          contexts_(contexts),
+          largest_(spec.dependent ? 0x3fffffff : 0x7fffffff),  // the trellis doubles levels
+          plain_(spec.base == nullptr && spec.history == nullptr && spec.codebook_size == 0) {}
 
     Neighbourhood at;
-    Fault fault = Fault::none;
 
-    // The level of the plain syntax: no codebook, no parent's level.
-    WATTWERK_INLINE std::int32_t plain(DecoderState& state) {
-        const std::uint32_t side = side_of(at.previous);
-        if (!get_bin(state, contexts_[layout_.significance(at.state, side)])) return 0;
-        const bool negative = get_bin(state, contexts_[layout_.sign() + side]);
-        Context* greater = contexts_ + layout_.greater() + (negative ? 1 : 0);
-        std::int64_t magnitude = 1;
-        std::uint32_t index = 0;
-        for (; index < layout_.unary; ++index, greater += 2) {
-            if (!get_bin(state, *greater)) return static_cast<std::int32_t>(negative ? -magnitude : magnitude);
-            ++magnitude;
-        }
-        return finished(negative, remainder(state, magnitude, -1));
+    // Decodes values that lie side by side; `position` is that of the first one.
+    Fault run(DecoderState& state, std::uint64_t position, std::int32_t* out, std::uint64_t count) {
+        if (!plain_) return run_general(state, position, out, count);
+        return spec_.dependent ? run_plain<true>(state, out, count) : run_plain<false>(state, out, count);
     }
 
-    std::int32_t general(DecoderState& state) {
+  private:
+    // No codebook, no parent's levels. All that changes is local, so that it can stay in registers.
+    template <bool kDependent>
+    Fault run_plain(DecoderState& shared, std::int32_t* out, std::uint64_t count) {
+        DecoderState state = shared;
+        Context* const greater = contexts_ + layout_.greater();
+        Context* const remainder = contexts_ + layout_.remainder();
+        Context* const signs = contexts_ + layout_.sign();
+        const std::uint32_t unary = layout_.unary;
+        std::uint32_t trellis = at.state, side = side_of(at.previous);
+        for (std::uint64_t index = 0; index < count; ++index) {
+            if (!get_bin(state, contexts_[3 * trellis + side])) {
+                out[index] = 0;
+                side = 0;
+                if (kDependent) trellis = kTransition[trellis][0];
+                continue;
+            }
+            const std::uint32_t negative = get_bin(state, signs[side]);
+            Context* flag = greater + negative;
+            Context* const last = flag + 2 * unary;
+            std::uint32_t magnitude = 1;
+            while (flag != last && get_bin(state, *flag)) flag += 2, ++magnitude;
+            if (flag == last) [[unlikely]] {
+                DecoderState away = state;  // a copy, so that nothing else has the address of the registers
+                const std::int64_t whole = get_remainder(away, remainder, magnitude, -1);
+                state = away;
+                if (whole > largest_ + (kDependent ? 0 : std::int64_t{negative})) return Fault::overflow;
+                if (state.missing > kSlackBytes) return Fault::overrun;
+                magnitude = static_cast<std::uint32_t>(whole);
+            }
+            const std::uint32_t odd = trellis & 1;
+            const std::uint32_t value = kDependent ? 2 * magnitude - odd : magnitude;
+            out[index] = static_cast<std::int32_t>((value ^ (0u - negative)) + negative);
+            side = 2 - negative;
+            if (kDependent) trellis = kTransition[trellis][magnitude & 1];
+        }
+        if (state.missing > kSlackBytes) return Fault::overrun;
+        at.state = trellis;
+        at.previous = side == 0 ? 0 : (side == 1 ? -1 : 1);
+        shared = state;
+        return Fault::none;
+    }
+
+    Fault run_general(DecoderState& state, std::uint64_t position, std::int32_t* out, std::uint64_t count) {
+        for (std::uint64_t index = 0; index < count; ++index) {
+            if (spec_.base != nullptr) at.base = spec_.base[position + index];
+            if (spec_.history != nullptr) at.history = spec_.history[position + index] == 1;
+            const std::int64_t level = general(state);
+            if (level > largest_ || -level > largest_ + (spec_.dependent ? 0 : 1)) return Fault::overflow;
+            if (state.missing > kSlackBytes) return Fault::overrun;
+            at.previous = level > 0 ? 1 : (level < 0 ? -1 : 0);
+            out[index] = static_cast<std::int32_t>(level);
+            if (!spec_.dependent) continue;
+            out[index] = static_cast<std::int32_t>(2 * level - at.previous * static_cast<std::int32_t>(at.state & 1));
+            at.state = kTransition[at.state][level & 1];
+        }
+        return Fault::none;
+    }
+
+    std::int64_t general(DecoderState& state) {
         if (silent(spec_)) return 0;
         if (!get_bin(state, contexts_[significance_context(layout_, at)])) return 0;
         bool negative = spec_.codebook_zero != 0;
@@ -47,68 +111,17 @@ class LevelDecoder {
             more = get_bin(state, contexts_[greater_context(layout_, at.base, negative, index)]);
             magnitude += more;
         }
-        if (more && (limit < 0 || limit > magnitude)) magnitude = remainder(state, magnitude, limit);
-        return finished(negative, magnitude);
+        if (more && (limit < 0 || limit > magnitude))
+            magnitude = get_remainder(state, contexts_ + layout_.remainder(), magnitude, limit);
+        return negative ? -magnitude : magnitude;
     }
 
-  private:
-    std::int64_t remainder(DecoderState& state, std::int64_t magnitude, std::int64_t limit) {
-        std::uint32_t bits = 0;
-        for (std::uint32_t index = 0; index < 31; ++index) {
-            if (limit >= 0 && limit < magnitude + (std::int64_t{1} << bits)) break;
-            if (!get_bin(state, contexts_[layout_.remainder() + index])) break;
-            magnitude += std::int64_t{1} << bits++;
-        }
-        return magnitude + get_bits(state, bits);
-    }
-
-    std::int32_t finished(bool negative, std::int64_t magnitude) {
-        // the trellis doubles levels
-        if (magnitude > (spec_.dependent ? 0x3fffffff : std::int64_t{0x7fffffff} + negative)) {
-            fault = Fault::overflow;
-            return 0;
-        }
-        return static_cast<std::int32_t>(negative ? -magnitude : magnitude);
-    }
-
-    DecoderState& state_;
     const TensorSpec& spec_;
     const Layout layout_;
     Context* const contexts_;
+    const std::int64_t largest_;
+    const bool plain_;
 };
-
-WATTWERK_INLINE std::int32_t advance_trellis(Neighbourhood& at, std::int32_t level) {
-    const std::int32_t sign = (level > 0) - (level < 0);
-    const std::int32_t value = 2 * level - sign * static_cast<std::int32_t>(at.state & 1);
-    at.state = kTransition[at.state][level & 1];
-    return value;
-}
-
-template <bool kPlain, bool kDependent>
-Fault decode_run(DecoderState& shared, LevelDecoder& decoder, const TensorSpec& spec, std::uint64_t position,
-                 std::int32_t* out, std::uint64_t count) {
-    DecoderState state = shared;  // registers, not memory
-    for (std::uint64_t index = 0; index < count; ++index) {
-        if (!kPlain) {
-            if (spec.base != nullptr) decoder.at.base = spec.base[position + index];
-            if (spec.history != nullptr) decoder.at.history = spec.history[position + index] == 1;
-        }
-        const std::int32_t level = kPlain ? decoder.plain(state) : decoder.general(state);
-        decoder.at.previous = level;
-        out[index] = kDependent ? advance_trellis(decoder.at, level) : level;
-        if (state.missing > kSlackBytes) return Fault::overrun;
-    }
-    shared = state;
-    return decoder.fault;
-}
-
-inline Fault decode_some(DecoderState& state, LevelDecoder& decoder, const TensorSpec& spec, bool plain,
-                         std::uint64_t position, std::int32_t* out, std::uint64_t count) {
-    if (plain && spec.dependent) return decode_run<true, true>(state, decoder, spec, position, out, count);
-    if (plain) return decode_run<true, false>(state, decoder, spec, position, out, count);
-    if (spec.dependent) return decode_run<false, true>(state, decoder, spec, position, out, count);
-    return decode_run<false, false>(state, decoder, spec, position, out, count);
-}
 
 // Puts the decoder where an entry point says.
 inline bool seek(DecoderState& state, std::uint64_t position, std::uint32_t value) {
@@ -171,12 +184,11 @@ inline Fault decode(DecoderState& state, std::int32_t* levels, const TensorSpec&
     each_told_context(spec, history, [&](std::uint32_t context) { start(contexts[context], sets.set[context]); });
     std::memcpy(started, contexts, layout.size() * sizeof(Context));
 
-    const bool plain = spec.base == nullptr && spec.history == nullptr && spec.codebook_size == 0;
-    LevelDecoder decoder(state, spec, contexts);
+    LevelDecoder decoder(spec, contexts);
     Scan scan(spec.count, spec.width, spec.scan_order);
     const bool block_rows = scan.blocks() && scan.block_rows() > 1;
     if (!scan.blocks() && empty.data == nullptr)
-        return decode_some(state, decoder, spec, plain, 0, levels, spec.count);
+        return decoder.run(state, 0, levels, spec.count);
     if (block_rows && entry_point_count + 1 != scan.block_rows()) return Fault::entry_point;
     std::uint64_t position = position_of(state);
     std::size_t row_index = 0;
@@ -200,7 +212,7 @@ inline Fault decode(DecoderState& state, std::int32_t* levels, const TensorSpec&
                 decoder.at.state = kTransition[decoder.at.state][0];
             continue;
         }
-        const Fault fault = decode_some(state, decoder, spec, plain, scan.position(), levels + scan.position(), run);
+        const Fault fault = decoder.run(state, scan.position(), levels + scan.position(), run);
         if (fault != Fault::none) return fault;
     }
     return Fault::none;
