@@ -128,7 +128,10 @@ class Binariser {
                 to += spell(level, at, to);
             }
             side = level == 0 ? 0 : 2 - negative;
-            if (kDependent) state = kTransition[state][level & 1];
+            if (kDependent) {
+                const std::int32_t value = levels[index], sign = (value > 0) - (value < 0);
+                state = kTransitions.next[state][(value >> 1) & 1][((value + sign) >> 1) & 1];
+            }
         }
         at_.state = state;
         at_.previous = level;

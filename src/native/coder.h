@@ -128,25 +128,28 @@ WATTWERK_INLINE Operation unmodelled(std::uint32_t bypass_context, std::uint32_t
 
 constexpr std::size_t kCodedTogether = 1024;
 
-// Moves the contexts along and notes which code each operation has.
-inline void follow_contexts(Context* contexts, const Operation* operations, std::size_t count, std::uint8_t* codes) {
+// Moves the contexts along and notes where the tables have what each operation needs.
+inline void follow_contexts(Context* contexts, const Operation* operations, std::size_t count, std::uint16_t* rows) {
     auto* const base = reinterpret_cast<unsigned char*>(contexts);
+#pragma GCC unroll 2
     for (std::size_t index = 0; index < count; ++index) {
         const std::size_t where = operations[index].where, bin = where & 1;
         Context& context = *reinterpret_cast<Context*>(base + 8 * (where - bin));
         const std::size_t quick = context.quick, slow = context.slow;
-        codes[index] = static_cast<std::uint8_t>(2 * ((slow + 8 * quick) >> 7) + bin);
+        rows[index] = kCoding.offsets[2 * ((slow + 8 * quick) >> 7) + bin];
         context.quick = context.quick_next[quick + bin];
         context.slow = context.slow_next[2 * slow + bin];
     }
 }
 
 // Runs the arithmetic coder; there has to be room for the output.
-inline void run_coder(EncoderState& state, const Operation* operations, const std::uint8_t* codes, std::size_t count) {
+inline void run_coder(EncoderState& state, const Operation* operations, const std::uint16_t* rows, std::size_t count) {
+    const auto* const tables = reinterpret_cast<const unsigned char*>(kCoding.rows);
     std::uint64_t low = state.low, range = state.range - 256;  // a renormalised range is a byte above 256
     std::uint32_t pending = state.pending;
+#pragma GCC unroll 2
     for (std::size_t index = 0; index < count; ++index) {
-        const CodingRow& row = kCoding.rows[codes[index]];
+        const CodingRow& row = *reinterpret_cast<const CodingRow*>(tables + rows[index]);
         const std::uint32_t least = row.least[range >> 5], mask = row.mask;
         const std::uint32_t most = static_cast<std::uint32_t>(range) + 256 - least;
         const std::uint32_t kept = mask ? least : most;
@@ -170,11 +173,11 @@ inline void run_coder(EncoderState& state, const Operation* operations, const st
 // Codes operations; false where the output cannot grow.
 inline bool code(EncoderState& state, Context* contexts, const Operation* operations, std::size_t count) {
     if (!reserve(state.out, 4 * count + 64)) return false;
-    std::uint8_t codes[kCodedTogether];
+    std::uint16_t rows[kCodedTogether];
     while (count > 0) {
         const std::size_t now = count < kCodedTogether ? count : kCodedTogether;
-        follow_contexts(contexts, operations, now, codes);
-        run_coder(state, operations, codes, now);
+        follow_contexts(contexts, operations, now, rows);
+        run_coder(state, operations, rows, now);
         operations += now;
         count -= now;
     }

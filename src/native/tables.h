@@ -28,6 +28,20 @@ constexpr ParameterSet kSets[9] = {{5, 4, 0, 0},     {5, 4, -1310, -41}, {5, 4, 
 // The trellis of dependent quantisation: next state by parity of the level.
 constexpr std::uint8_t kTransition[8][2] = {{0, 2}, {7, 5}, {1, 3}, {6, 4}, {2, 0}, {5, 7}, {3, 1}, {4, 6}};
 
+// The same by state and by the parities that the level would have in an even and in an odd state: the state alone is on the
+// chain from value to value.
+struct TransitionTable {
+    std::uint8_t next[8][2][2];
+
+    constexpr TransitionTable() : next{} {
+        for (int state = 0; state < 8; ++state)
+            for (int even = 0; even < 2; ++even)
+                for (int odd = 0; odd < 2; ++odd) next[state][even][odd] = kTransition[state][state % 2 ? odd : even];
+    }
+};
+
+inline constexpr TransitionTable kTransitions{};
+
 constexpr int kRows = 64;             // values of S >> 7, from -32 up
 constexpr int kCodes = 2 * kRows;     // a row and the bin that is coded there
 constexpr int kBypassCode = 2 * 96;   // the row of a context that stands for bits without a model
@@ -54,8 +68,10 @@ struct CodingRow {
 
 struct CodingTables {
     CodingRow rows[kAllCodes];
+    std::uint16_t offsets[kAllCodes];  // of the rows, in bytes
 
-    constexpr CodingTables() : rows{} {
+    constexpr CodingTables() : rows{}, offsets{} {
+        for (int code = 0; code < kAllCodes; ++code) offsets[code] = static_cast<std::uint16_t>(code * sizeof(CodingRow));
         for (int code = 0; code < kCodes; ++code) fill(rows[code], code);
         for (int bin = 0; bin < 2; ++bin)
             for (int low = 0; low < 256; ++low) rows[kBypassCode + bin].next[low] = static_cast<std::uint8_t>(low);
