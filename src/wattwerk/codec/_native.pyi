@@ -1,6 +1,7 @@
 """The native part of the codec: quantisation and arithmetic coding of one payload at a time.
 
-Levels are int32 multiples of the step, in raster order. The global interpreter lock is released while numbers are crunched.
+Levels are int32 multiples of the step, in raster order. The global interpreter lock is released while numbers are
+crunched.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,8 @@ def quantise(
     """Return levels for float32 ``(n,)``.
 
     Raises:
-        ValueError: A value is not finite or too many steps away from zero; the width does not divide the number of values.
+        ValueError: A value is not finite or too many steps away from zero; the width does not divide the number of
+            values.
     """
 
 def dequantise(levels: npt.NDArray[np.int32], step: float) -> npt.NDArray[np.float32]:
@@ -109,9 +111,9 @@ class Encoder:
         """Value, state and offset in bits for every block row but the first, tensor by tensor; after ``finish``."""
 
 class Decoder:
-    """One payload between two offsets of ``data`` (uint8, contiguous), which has to stay unchanged."""
+    """One payload between two offsets of ``data`` (bytes, contiguous), which has to stay unchanged."""
 
-    def __init__(self, data: npt.NDArray[np.uint8], start: int, end: int) -> None: ...
+    def __init__(self, data: npt.NDArray[np.uint8] | bytes | memoryview, start: int, end: int) -> None: ...
     def bypass(self, bits: int, signed: bool) -> int:
         """Return a number that was coded without a model."""
 
