@@ -55,6 +55,7 @@ inline void check_trellis(const std::int32_t* levels, const TensorSpec& spec) {
 inline QuantiseSpec make_quantising(const TensorSpec& spec, float step, double rate_weight) {
     if (!(step > 0) || !std::isfinite(step) || !std::isfinite(1.0f / step))
         throw std::invalid_argument("the step has to be positive, and neither it nor its inverse infinite");
+    if (!(rate_weight >= 0 && rate_weight <= 1e6)) throw std::invalid_argument("the weight of the rate is 0 to 1e6");
     QuantiseSpec quantising;
     quantising.count = spec.count;
     quantising.width = spec.width;

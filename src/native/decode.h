@@ -37,10 +37,20 @@ class LevelDecoder {
     // Decodes values that lie side by side; `position` is that of the first one.
     Fault run(DecoderState& state, std::uint64_t position, std::int32_t* out, std::uint64_t count) {
         if (!plain_) return run_general(state, position, out, count);
-        return spec_.dependent ? run_plain<true>(state, out, count) : run_plain<false>(state, out, count);
+        Fault fault = Fault::none;
+        while (count > 0 && fault == Fault::none) {
+            // in pieces, so that a payload that is too short is noticed soon
+            const std::uint64_t now = count < kPiece ? count : kPiece;
+            fault = spec_.dependent ? run_plain<true>(state, out, now) : run_plain<false>(state, out, now);
+            out += now;
+            count -= now;
+        }
+        return fault;
     }
 
   private:
+    static constexpr std::int64_t kNoLevel = INT64_MIN;
+
     // No codebook, no parent's levels. All that changes is local, so that it can stay in registers.
     template <bool kDependent>
     Fault run_plain(DecoderState& shared, std::int32_t* out, std::uint64_t count) {
@@ -88,6 +98,7 @@ class LevelDecoder {
             if (spec_.base != nullptr) at.base = spec_.base[position + index];
             if (spec_.history != nullptr) at.history = spec_.history[position + index] == 1;
             const std::int64_t level = general(state);
+            if (level == kNoLevel) return Fault::unreachable;
             if (level > largest_ || -level > largest_ + (spec_.dependent ? 0 : 1)) return Fault::overflow;
             if (state.missing > kSlackBytes) return Fault::overrun;
             at.previous = level > 0 ? 1 : (level < 0 ? -1 : 0);
@@ -113,6 +124,7 @@ class LevelDecoder {
         }
         if (more && (limit < 0 || limit > magnitude))
             magnitude = get_remainder(state, contexts_ + layout_.remainder(), magnitude, limit);
+        if (limit >= 0 && magnitude > limit) return kNoLevel;  // the last bits can say more than the codebook has
         return negative ? -magnitude : magnitude;
     }
 
@@ -134,11 +146,10 @@ inline bool seek(DecoderState& state, std::uint64_t position, std::uint32_t valu
     state.available = 9;
     const std::uint32_t used = next_bit % 8;
     if (used != 0) {  // the rest of a byte that the register has begun
-        const std::uint64_t byte = state.next < state.end ? *state.next : 0;
+        if (state.next == state.end) return false;
+        const std::uint64_t byte = *state.next++;
         state.value |= (byte & (0xffu >> used)) << (55 - (8 - used));
         state.available += static_cast<std::int32_t>(8 - used);
-        ++state.next;
-        if (state.next > state.end) return false;
     }
     refill(state);
     return true;
