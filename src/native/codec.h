@@ -85,6 +85,12 @@ struct QuantiseSpec {
     std::uint32_t unary = 10;
 };
 
+// How independent pieces of work are run: the kernels know no threads.
+struct Parallel {
+    unsigned threads;
+    void (*run)(const Parallel& self, std::size_t count, void (*body)(void* argument, std::size_t index), void* argument);
+};
+
 // What is chosen for one tensor and told to the caller.
 struct Chosen {
     std::uint32_t unary = 0;
@@ -106,7 +112,7 @@ struct Kernels {
     void (*finish)(EncoderState& state);
     std::size_t (*told_contexts)(const TensorSpec& spec, bool history, std::uint16_t* contexts);
     Fault (*decode)(DecoderState& state, std::int32_t* levels, const TensorSpec& spec, const EntryPoint* entry_points,
-                    std::size_t entry_point_count, ParameterChoice& sets);
+                    std::size_t entry_point_count, const Parallel& parallel, ParameterChoice& sets);
     std::uint32_t (*read_bypass)(DecoderState& state, std::uint32_t bits);
 };
 

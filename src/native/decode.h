@@ -155,8 +155,80 @@ inline bool seek(DecoderState& state, std::uint64_t position, std::uint32_t valu
     return true;
 }
 
+// Decodes rows of which some are empty, or the blocks of one block row.
+struct RowDecoder {
+    const TensorSpec& spec;
+    const Context* started;
+    std::uint32_t context_count;
+    const std::uint8_t* empty;
+    std::int32_t* levels;
+
+    // From where the scan stands to the end of its block row.
+    Fault run(DecoderState& state, Scan scan, std::uint32_t trellis) const {
+        Context contexts[kMaxContexts];
+        std::memcpy(contexts, started, context_count * sizeof(Context));
+        LevelDecoder decoder(spec, contexts);
+        decoder.at.state = trellis;
+        for (const std::uint64_t first = scan.row_begin; scan.row_begin == first && !scan.done(); scan.next_run()) {
+            const std::uint64_t run = scan.run_width();
+            std::int32_t* const out = levels + scan.position();
+            if (empty != nullptr && empty[scan.row]) {
+                std::memset(out, 0, run * sizeof(std::int32_t));
+                // four steps of parity 0 lead back to every state
+                for (std::uint64_t step = 0; spec.dependent && step < (spec.width & 3); ++step)
+                    decoder.at.state = kTransition[decoder.at.state][0];
+                continue;
+            }
+            if (const Fault fault = decoder.run(state, scan.position(), out, run); fault != Fault::none) return fault;
+        }
+        return Fault::none;
+    }
+};
+
+// Block rows are independent of each other once their entry points are known.
+struct BlockRows {
+    const RowDecoder& rows;
+    const Scan& scan;
+    const DecoderState& start;
+    const EntryPoint* entry_points;
+    std::uint64_t* positions;  // one for each block row
+    std::size_t count;
+    DecoderState last;
+    int fault;  // of any block row; written by whoever fails
+
+    static void decode_one(void* argument, std::size_t row) {
+        auto& all = *static_cast<BlockRows*>(argument);
+        DecoderState state = all.start;
+        const EntryPoint* point = row == 0 ? nullptr : all.entry_points + row - 1;
+        Fault fault = Fault::none;
+        if (point == nullptr)
+            state.range = std::uint64_t{256} << 55;
+        else if (!seek(state, all.positions[row], point->value))
+            fault = Fault::entry_point;
+        Scan scan = all.scan;
+        scan.seek_block_row(row);
+        if (fault == Fault::none) fault = all.rows.run(state, scan, point == nullptr ? 0 : point->state & 7);
+        if (fault != Fault::none) __atomic_store_n(&all.fault, static_cast<int>(fault), __ATOMIC_RELAXED);
+        if (row + 1 == all.count) all.last = state;
+    }
+};
+
+inline Fault decode_block_rows(DecoderState& state, const RowDecoder& rows, const Scan& scan,
+                               const EntryPoint* entry_points, const Parallel& parallel) {
+    const std::size_t count = scan.block_rows();
+    auto* const positions = static_cast<std::uint64_t*>(std::malloc(count * sizeof(std::uint64_t)));
+    if (positions == nullptr) return Fault::memory;
+    positions[0] = position_of(state);
+    for (std::size_t row = 1; row < count; ++row) positions[row] = positions[row - 1] + entry_points[row - 1].offset_bits;
+    BlockRows all{rows, scan, state, entry_points, positions, count, state, 0};
+    parallel.run(parallel, count, BlockRows::decode_one, &all);
+    std::free(positions);
+    state = all.last;
+    return static_cast<Fault>(all.fault);
+}
+
 inline Fault decode(DecoderState& state, std::int32_t* levels, const TensorSpec& given, const EntryPoint* entry_points,
-                    std::size_t entry_point_count, ParameterChoice& sets) {
+                    std::size_t entry_point_count, const Parallel& parallel, ParameterChoice& sets) {
     TensorSpec spec = given;
     if (!spec.profile1) spec.base = nullptr;
     const Layout layout{spec.unary};
@@ -195,38 +267,12 @@ inline Fault decode(DecoderState& state, std::int32_t* levels, const TensorSpec&
     each_told_context(spec, history, [&](std::uint32_t context) { start(contexts[context], sets.set[context]); });
     std::memcpy(started, contexts, layout.size() * sizeof(Context));
 
-    LevelDecoder decoder(spec, contexts);
-    Scan scan(spec.count, spec.width, spec.scan_order);
-    const bool block_rows = scan.blocks() && scan.block_rows() > 1;
-    if (!scan.blocks() && empty.data == nullptr)
-        return decoder.run(state, 0, levels, spec.count);
-    if (block_rows && entry_point_count + 1 != scan.block_rows()) return Fault::entry_point;
-    std::uint64_t position = position_of(state);
-    std::size_t row_index = 0;
-    for (; !scan.done(); scan.next_run()) {
-        if (block_rows && scan.at_block_row_start()) {
-            if (row_index == 0) {
-                state.range = std::uint64_t{256} << 55;
-            } else {
-                position += entry_points[row_index - 1].offset_bits;
-                decoder.at.state = entry_points[row_index - 1].state & 7;
-                if (!seek(state, position, entry_points[row_index - 1].value)) return Fault::entry_point;
-            }
-            ++row_index;
-            decoder.at.previous = 0;
-            std::memcpy(contexts, started, layout.size() * sizeof(Context));
-        }
-        const std::uint64_t run = scan.run_width();
-        if (empty.data != nullptr && empty.data[scan.row]) {
-            std::memset(levels + scan.position(), 0, run * sizeof(std::int32_t));
-            for (std::uint64_t step = 0; spec.dependent && step < (spec.width & 3); ++step)
-                decoder.at.state = kTransition[decoder.at.state][0];
-            continue;
-        }
-        const Fault fault = decoder.run(state, scan.position(), levels + scan.position(), run);
-        if (fault != Fault::none) return fault;
-    }
-    return Fault::none;
+    const Scan scan(spec.count, spec.width, spec.scan_order);
+    if (!scan.blocks() && empty.data == nullptr) return LevelDecoder(spec, contexts).run(state, 0, levels, spec.count);
+    const RowDecoder rows{spec, started, layout.size(), empty.data, levels};
+    if (!scan.blocks() || scan.block_rows() < 2) return rows.run(state, scan, 0);
+    if (entry_point_count + 1 != scan.block_rows()) return Fault::entry_point;
+    return decode_block_rows(state, rows, scan, entry_points, parallel);
 }
 
 }  // namespace wattwerk::WATTWERK_ISA

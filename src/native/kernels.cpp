@@ -85,8 +85,9 @@ static Fault encode_values(EncoderState& state, const float* values, const Quant
 }
 
 static Fault decode_tensor(DecoderState& state, std::int32_t* levels, const TensorSpec& spec,
-                           const EntryPoint* entry_points, std::size_t entry_point_count, ParameterChoice& sets) {
-    return decode(state, levels, spec, entry_points, entry_point_count, sets);
+                           const EntryPoint* entry_points, std::size_t entry_point_count, const Parallel& parallel,
+                           ParameterChoice& sets) {
+    return decode(state, levels, spec, entry_points, entry_point_count, parallel, sets);
 }
 
 static std::size_t told_contexts(const TensorSpec& spec, bool history, std::uint16_t* contexts) {

@@ -12,6 +12,8 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -78,6 +80,24 @@ Output<T> new_array(std::size_t count) {
     auto* data = static_cast<T*>(std::malloc(count * sizeof(T) + 1));
     if (data == nullptr) throw std::bad_alloc();
     return Output<T>(data, {count}, nb::capsule(data, [](void* memory) noexcept { std::free(memory); }));
+}
+
+// Runs pieces on threads; each takes the next one that is left.
+void run_on_threads(const Parallel& self, std::size_t count, void (*body)(void*, std::size_t), void* argument) {
+    std::atomic<std::size_t> next{0};
+    const auto work = [&] {
+        for (std::size_t index; (index = next.fetch_add(1)) < count;) body(argument, index);
+    };
+    std::vector<std::thread> helpers;
+    for (unsigned index = 1; index < self.threads && index < count; ++index) {
+        try {
+            helpers.emplace_back(work);
+        } catch (const std::system_error&) {
+            break;  // no more threads to be had: those that are there do it all
+        }
+    }
+    work();
+    for (std::thread& helper : helpers) helper.join();
 }
 
 struct Buffer {
@@ -241,7 +261,7 @@ class Decoder {
                                 std::uint32_t unary, int scan_order, const Points& entry_points, bool parent,
                                 const std::optional<Input<std::int8_t>>& history,
                                 const std::optional<Input<std::int32_t>>& base, std::uint32_t codebook_size,
-                                std::uint32_t codebook_zero) {
+                                std::uint32_t codebook_zero, unsigned threads) {
         if (unary == 0) throw std::invalid_argument("the unary length is 1 at least");
         TensorSpec spec = make_spec(count, width, profile, dependent, unary, scan_order, true, parent, codebook_size,
                                     codebook_zero);
@@ -253,7 +273,8 @@ class Decoder {
         Fault fault;
         {
             nb::gil_scoped_release released;
-            fault = kernels->decode(state_, out, spec, points.data(), points.size(), sets_);
+            const Parallel parallel{threads < 1 ? 1 : threads > 256 ? 256 : threads, run_on_threads};
+            fault = kernels->decode(state_, out, spec, points.data(), points.size(), parallel, sets_);
         }
         check(fault);
         spec_ = spec;
@@ -307,7 +328,7 @@ NB_MODULE(_native, module) {
         .def("bypass", &Decoder::bypass, "bits"_a, "signed"_a)
         .def("tensor", &Decoder::tensor, "count"_a, nb::kw_only(), "width"_a, "profile"_a = 1, "dependent"_a,
              "unary_length"_a, "scan_order"_a = 0, "entry_points"_a = Points{}, "parent"_a = false,
-             "history"_a = nb::none(), "base"_a = nb::none(), "codebook_size"_a = 0, "codebook_zero"_a = 0)
+             "history"_a = nb::none(), "base"_a = nb::none(), "codebook_size"_a = 0, "codebook_zero"_a = 0, "threads"_a = 1)
         .def("finish", &Decoder::finish)
         .def_prop_ro("parameter_sets", &Decoder::parameter_sets);
 }

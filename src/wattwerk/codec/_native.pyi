@@ -132,8 +132,11 @@ class Decoder:
         base: npt.NDArray[np.int32] | None = None,
         codebook_size: int = 0,
         codebook_zero: int = 0,
+        threads: int = 1,
     ) -> npt.NDArray[np.int32]:
         """Return the levels of a tensor. The caller bounds ``count``: memory for it is taken at once.
+
+        Block rows with entry points are decoded on ``threads`` threads.
 
         Raises:
             StreamError: The payload ends too early or holds what cannot be.
