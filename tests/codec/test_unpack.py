@@ -143,3 +143,12 @@ def test_scaling_of_the_references_blocks_stays_apart_unless_asked_for():
         factors = apart[name].reshape(-1, *[1] * (apart[weight].ndim - 1))
         np.testing.assert_array_equal(whole[weight], apart[weight] * factors)
         assert name not in whole
+
+
+def test_block_rows_decode_alike_on_any_number_of_threads() -> None:
+    """Entry points let block rows be decoded side by side, with the same result."""
+    values = np.random.default_rng(5).laplace(size=(200, 150)).astype(np.float32)
+    data = pack({"w": values}, scan_order=1)
+    alone = unpack(data, threads=1)["w"]
+    assert np.abs(alone - values).max() < 0.01
+    np.testing.assert_array_equal(unpack(data, threads=4)["w"], alone)

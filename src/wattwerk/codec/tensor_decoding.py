@@ -124,12 +124,13 @@ class Reference(msgspec.Struct, frozen=True):
     history: Array | None = None
 
 
-def decode_unit(coded: Coded, references: Mapping[str, Reference] | None = None) -> list[Decoded]:
+def decode_unit(coded: Coded, references: Mapping[str, Reference] | None = None, threads: int = 1) -> list[Decoded]:
     """Decode a data unit.
 
     Args:
         coded: The unit; its budget is spent already.
         references: What updates before know, by name; needed for units with a parent.
+        threads: Threads over the block rows of a tensor that has entry points.
 
     Raises:
         BitstreamError: The payload is damaged.
@@ -137,7 +138,7 @@ def decode_unit(coded: Coded, references: Mapping[str, Reference] | None = None)
     try:
         if coded.unit.payload_type == PayloadType.RAW_FLOAT:
             return [_raw(coded)]
-        return _decode_payload(coded, references or {})
+        return _decode_payload(coded, references or {}, threads)
     except (_native.StreamError, ValueError) as error:
         raise BitstreamError(f"tensor {coded.unit.names[0]!r}: {error}", offset=coded.offset) from error
     except MemoryError as error:
@@ -155,7 +156,7 @@ def _raw(coded: Coded) -> Decoded:
     return Decoded(tensor.name, tensor.role, *_restored(coded, tensor, values))
 
 
-def _decode_payload(coded: Coded, references: Mapping[str, Reference]) -> list[Decoded]:
+def _decode_payload(coded: Coded, references: Mapping[str, Reference], threads: int) -> list[Decoded]:
     unit, points = coded.unit, list(coded.unit.entry_points)
     decoder = _native.Decoder(coded.data, coded.start, len(coded.data))
     decoded = []
@@ -163,7 +164,8 @@ def _decode_payload(coded: Coded, references: Mapping[str, Reference]) -> list[D
         scan_order = scan_order_of(tensor.shape, unit.scan_order)
         taken, points = _entry_points(tensor, unit.scan_order, points)
         reference = references.get(tensor.name, Reference())
-        decoded.append(_decode_tensor(coded, decoder, tensor, scan_order, taken if scan_order else [], reference))
+        taken = taken if scan_order else []
+        decoded.append(_decode_tensor(coded, decoder, tensor, scan_order, taken, reference, threads))
     size = coded.start + decoder.finish()
     if size != len(coded.data):
         raise ValueError(f"the payload ends at byte {size} of a unit of {len(coded.data)} bytes")
@@ -187,6 +189,7 @@ def _decode_tensor(
     scan_order: int,
     points: list[tuple[int, int, int]],
     reference: Reference,
+    threads: int,
 ) -> Decoded:
     unit = coded.unit
     integer = unit.payload_type == PayloadType.INT
@@ -206,6 +209,7 @@ def _decode_tensor(
         base=_base_levels(unit, tensor, reference),
         codebook_size=len(coded_book.entries) if coded_book else 0,
         codebook_zero=coded_book.zero if coded_book else 0,
+        threads=threads,
     )
     values = levels if integer else _dequantised(levels, step, book)
     dtype, restored = _restored(coded, tensor, values)

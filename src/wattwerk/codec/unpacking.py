@@ -75,7 +75,7 @@ def unpack(
         shapes: Shapes by name, for streams that do not carry them.
         apply_scaling: Multiply weights by the local scaling in their block and leave the scaling out; None does so
             where a scaled weight was packed.
-        threads: Threads over tensors; 0 takes all processors that this process may use.
+        threads: Threads over tensors and block rows; 0 takes all processors that this process may use.
         progress: Called after each tensor with its name and the bytes it took in the stream.
 
     Returns:
@@ -260,7 +260,7 @@ def _window(steps: Iterator[Step], pool: ThreadPoolExecutor, threads: int) -> It
                 ahead -= done_size
                 if tensors := future.result():
                     yield done, tensors
-            waiting.append((step, size, pool.submit(_decode, step)))
+            waiting.append((step, size, pool.submit(_decode, step, threads)))
             ahead += size
         while waiting:
             done, _, future = waiting.popleft()
@@ -276,9 +276,10 @@ def whole_tensors(step: Step) -> Iterator[tuple[str, Array]]:
     return _whole(_decode(step), step, None)
 
 
-def _decode(step: Step) -> list[Decoded]:
+def _decode(step: Step, threads: int = 1) -> list[Decoded]:
     if step.coded is not None:  # levels would double what waits here
-        return [msgspec.structs.replace(tensor, levels=None) for tensor in decode_unit(step.coded)]
+        tensors = decode_unit(step.coded, threads=threads)
+        return [msgspec.structs.replace(tensor, levels=None) for tensor in tensors]
     note = step.note
     if note is None or note.empty is None:
         return []
