@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wattwerk import __version__
+from wattwerk import __version__, cli_codec
 from wattwerk.errors import ConfigError, WattwerkError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 results = typer.Typer(no_args_is_help=True, help="List, show, delete and export what was measured.")
 app.add_typer(results, name="results")
+cli_codec.register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output, and nothing else there.")]
 

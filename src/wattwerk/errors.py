@@ -5,7 +5,7 @@
     ├── UnavailableError   this machine lacks something: the remedy says what to install     (exit code 3)
     ├── MeasurementError   a measurement went wrong: trying again can help                   (exit code 1)
     ├── ConversionError    a model cannot be brought into the asked-for form                 (exit code 1)
-    ├── BitstreamError     bytes are no NNC stream, or a damaged one; names the byte          (exit code 1)
+    ├── BitstreamError     bytes are no NNC stream, or a damaged one; names the byte          (exit code 2)
     └── StoreError         the store of records cannot be read or written                    (exit code 2)
 
 Each error says what failed, on what, and what to do next. ``retryable`` says whether the same call can succeed later.
@@ -66,6 +66,8 @@ class BitstreamError(WattwerkError):
         remedy: What to do next.
         offset: Where, in bytes from the start of the stream; it becomes part of the message.
     """
+
+    exit_code = 2
 
     def __init__(self, message: str, remedy: str | None = None, *, offset: int | None = None) -> None:
         super().__init__(message if offset is None else f"{message} (byte {offset})", remedy)

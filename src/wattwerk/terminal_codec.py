@@ -1,0 +1,169 @@
+"""What people see of packing: a bar for what takes longer than a second, and what a stream is made of."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from wattwerk.terminal import err, out, say
+from wattwerk.units import format_value
+
+if TYPE_CHECKING:
+    from wattwerk.codec.inspection import Inspection, TensorSummary
+    from wattwerk.codec.model_packing import Packed
+    from wattwerk.codec.model_unpacking import Unpacked
+
+_DELAY_S: Final = 1.0
+_LONGEST_TEXT: Final = 200  # signs of a text that travels along; a packed graph has many more
+
+#: What tools are called in a table, as far as their names are too long for it.
+_SHORT: Final[Mapping[str, str]] = {
+    "dependent quantisation": "dq",
+    "temporal contexts": "tca",
+    "byte planes": "bytes",
+    "difference": "diff",
+}
+
+
+class WorkProgress:
+    """A bar on the standard error output, once the work has taken a second; nothing without a terminal."""
+
+    def __init__(self, shown: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=err,
+            transient=True,
+            disable=not (shown and err.is_terminal),
+        )
+        self._task = self._progress.add_task("working", total=1.0)
+        self._timer = threading.Timer(_DELAY_S, self._progress.start)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        self._progress.stop()
+
+    def __call__(self, what: str, share: float) -> None:
+        """Show what is done at the moment, and which share of it is done."""
+        self._progress.update(self._task, description=what, completed=share)
+
+
+def print_packed(done: Packed) -> None:
+    """Say what packing gave."""
+    say(
+        f"{done.input} → {done.output}: {size(done.input_bytes)} → {size(done.output_bytes)}, "
+        f"{format_value('saved_ratio', done.saved_ratio)} less; {done.tensors_count} tensors, {_times(done)}"
+    )
+
+
+def print_unpacked(done: Unpacked) -> None:
+    """Say what unpacking gave."""
+    say(
+        f"{done.input} → {done.output}: {size(done.input_bytes)} → {size(done.output_bytes)}; "
+        f"{done.tensors_count} tensors, {_times(done)}"
+    )
+
+
+def _times(done: Packed | Unpacked) -> str:
+    return f"{format_value('wall_s', done.wall_s)}, processor {format_value('cpu_s', done.cpu_s)}"
+
+
+def size(count: float) -> str:
+    """Write bytes for people."""
+    return format_value("size_bytes", count)
+
+
+def inspection_dict(name: str, found: Inspection, units: bool) -> dict[str, Any]:
+    """Return an inspection as plain values for JSON; long texts are cut off."""
+    told: dict[str, Any] = {"file": name, **msgspec.to_builtins(found)}
+    told |= {"bits_per_weight": found.bits_per_weight, "ratio": found.ratio}
+    told["metadata"] = {key: _cut(text) for key, text in (found.metadata or {}).items()}
+    if not units:
+        del told["units"]
+    return told
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:40]}… ({len(text)} characters)"
+
+
+def print_inspection(name: str, found: Inspection, units: bool) -> None:
+    """Print what a stream is made of."""
+    say(
+        f"{name}: {size(found.size_bytes)}{' update' if found.update else ''}, {found.values / 1e6:.3g} M values, "
+        f"{found.bits_per_weight:.3g} bits each; {found.ratio:.3g} times smaller than the {size(found.original_bytes)} "
+        "of its tensors"
+    )
+    checked = "every payload decoded" if found.checked else "payloads not decoded"
+    origin = f", from {found.container}" if found.container else ""
+    say(f"Profile {found.profile}, {len(found.units)} units, {len(found.tensors)} tensors, {checked}{origin}")
+    for key, text in (found.metadata or {}).items():
+        say(f"{key}: {_cut(text)}")
+    out.print()
+    if units:
+        out.print(_units_table(found))
+        out.print()
+    out.print(_tensors_table(found))
+    if line := _legend(found):
+        out.print()
+        say(line)
+
+
+def _units_table(found: Inspection) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Byte", "Size", "Header"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("Unit", no_wrap=True)
+    table.add_column("Content", overflow="fold")
+    for unit in found.units:
+        numbers = (str(unit.offset_bytes), str(unit.size_bytes), str(unit.header_bytes))
+        table.add_row(*numbers, unit.type, Text(unit.detail if unit.type == "NDU" else _cut(unit.detail)))
+    return table
+
+
+def _tensors_table(found: Inspection) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Tensor", overflow="fold", min_width=12)
+    table.add_column("Shape", overflow="fold", min_width=8)
+    table.add_column("Type", no_wrap=True)
+    for column in ("QP", "Zero", "Bits", "Share"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("Tools", overflow="fold", min_width=5)
+    for tensor in found.tensors:
+        table.add_row(*map(Text, _cells(tensor)))
+    return table
+
+
+def _cells(tensor: TensorSummary) -> list[str]:
+    return [
+        tensor.name,
+        "×".join(map(str, tensor.shape)) or "scalar",
+        tensor.dtype.replace("float", "f").replace("uint", "u").replace("int", "i"),
+        "" if tensor.qp is None else str(tensor.qp),
+        "" if tensor.zeros is None else f"{tensor.zeros:.0%}",
+        f"{tensor.bits_per_weight:.2f}" if tensor.bits_per_weight else "",
+        f"{tensor.share:.1%}",
+        " ".join(_SHORT.get(tool, tool.replace("block ", "")) for tool in tensor.tools),
+    ]
+
+
+def _legend(found: Inspection) -> str:
+    used = dict.fromkeys(tool for tensor in found.tensors for tool in tensor.tools if tool in _SHORT)
+    return ", ".join(f"{_SHORT[tool]}: {tool}" for tool in used)
