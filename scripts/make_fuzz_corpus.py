@@ -42,7 +42,7 @@ def arguments(golden: Golden, tensor: dict[str, Any]) -> tuple[bytes, bytes]:
         | (tools["codebook_size"] > 0) << 5
         | bool(tensor["row_skip"]) << 6
     )
-    sizes = (tensor["shape"][0], tools["width"], max(tools["codebook_size"] - 1, 0), tools["codebook_zero"])
+    sizes = (tensor["shape"][0], tools["width"] - 1, max(tools["codebook_size"] - 1, 0), tools["codebook_zero"])
     fields = struct.pack("<BBBHHBB", flags, tools["unary_length"] & 255, tools["scan_order"], *sizes)
     sides = b"" if base is None else np.clip(base, -128, 127).astype(np.int8).tobytes()
     if history is not None:

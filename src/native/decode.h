@@ -195,9 +195,13 @@ struct BlockRows {
     std::size_t count;
     DecoderState last;
     int fault;  // of any block row; written by whoever fails
+    std::uint64_t bits;  // decoded by all block rows that are done
+
+    void fail(Fault found) { __atomic_store_n(&fault, static_cast<int>(found), __ATOMIC_RELAXED); }
 
     static void decode_one(void* argument, std::size_t row) {
         auto& all = *static_cast<BlockRows*>(argument);
+        if (__atomic_load_n(&all.fault, __ATOMIC_RELAXED) != 0) return;
         DecoderState state = all.start;
         const EntryPoint* point = row == 0 ? nullptr : all.entry_points + row - 1;
         Fault fault = Fault::none;
@@ -208,7 +212,11 @@ struct BlockRows {
         Scan scan = all.scan;
         scan.seek_block_row(row);
         if (fault == Fault::none) fault = all.rows.run(state, scan, point == nullptr ? 0 : point->state & 7);
-        if (fault != Fault::none) __atomic_store_n(&all.fault, static_cast<int>(fault), __ATOMIC_RELAXED);
+        if (fault != Fault::none) all.fail(fault);
+        // entry points could send all block rows to the same bits, for hours of work on a short stream
+        const std::uint64_t used = position_of(state) - all.positions[row];
+        const std::uint64_t most = 16 * static_cast<std::uint64_t>(state.end - state.begin) + 1024;
+        if (__atomic_add_fetch(&all.bits, used, __ATOMIC_RELAXED) > most) all.fail(Fault::entry_point);
         if (row + 1 == all.count) all.last = state;
     }
 };
@@ -220,7 +228,7 @@ inline Fault decode_block_rows(DecoderState& state, const RowDecoder& rows, cons
     if (positions == nullptr) return Fault::memory;
     positions[0] = position_of(state);
     for (std::size_t row = 1; row < count; ++row) positions[row] = positions[row - 1] + entry_points[row - 1].offset_bits;
-    BlockRows all{rows, scan, state, entry_points, positions, count, state, 0};
+    BlockRows all{rows, scan, state, entry_points, positions, count, state, 0, 0};
     parallel.run(parallel, count, BlockRows::decode_one, &all);
     std::free(positions);
     state = all.last;

@@ -102,6 +102,11 @@ inline void read_sides(Input& in, Tensor& tensor) {
     tensor.spec.history = has_history ? tensor.history.data() : nullptr;
 }
 
+// One piece after the other, so that what comes out is the same each time.
+inline const Parallel kSerial{1, [](const Parallel&, std::size_t count, void (*body)(void*, std::size_t), void* argument) {
+                                  for (std::size_t index = 0; index < count; ++index) body(argument, index);
+                              }};
+
 // An array of exactly this size, so that the sanitiser sees a step beyond it.
 template <typename T>
 std::vector<T> exactly(std::size_t count, T value = {}) {

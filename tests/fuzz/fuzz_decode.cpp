@@ -38,7 +38,7 @@ Outcome decode(const Kernels& kernels, std::vector<Tensor>& tensors, std::uint32
         auto levels = exactly<std::int32_t>(tensor.spec.count, 0x5a5a5a5a);
         ParameterChoice sets{};
         outcome.fault = kernels.decode(outcome.state, levels.data(), tensor.spec, tensor.points.data(),
-                                       tensor.points.size(), sets);
+                                       tensor.points.size(), kSerial, sets);
         if (outcome.fault != Fault::none) return outcome;
         outcome.levels.insert(outcome.levels.end(), levels.begin(), levels.end());
         std::uint16_t contexts[kMaxContexts];

@@ -168,7 +168,7 @@ void decode(const Kernels& kernels, const std::vector<Case>& cases, std::uint32_
         }
         auto levels = exactly<std::int32_t>(spec.count);
         ParameterChoice sets{};
-        REQUIRE(kernels.decode(state, levels.data(), spec, points.data(), points.size(), sets) == Fault::none);
+        REQUIRE(kernels.decode(state, levels.data(), spec, points.data(), points.size(), kSerial, sets) == Fault::none);
         if (!distorts(spec)) REQUIRE(levels == cases[index].levels);
         check_sets(kernels, spec, sets, code.chosen[index].sets);
     }
