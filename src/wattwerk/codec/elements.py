@@ -183,7 +183,7 @@ def restore_planes(values: Array, dtype: str, shape: tuple[int, ...], offset: in
         BitstreamError: The type is not known, or the planes are not those of such an array.
     """
     size = SIZES.get(dtype, 0)
-    if not size or values.size % size:
+    if not size or values.size % size or values.dtype != np.int32:
         raise BitstreamError(f"{values.size} bytes are no tensor of {dtype!r}", offset=offset)
     raw = np.ascontiguousarray(values.astype(np.int8).reshape(size, -1).T).reshape(-1)
     if dtype == "bfloat16":
