@@ -22,8 +22,8 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         tensor_qp: Quantisation parameters by name, before both.
         qp_density: QP steps per doubling of the step size, as a power of two; the range of a QP is
             ±2^(5 + density).
-        dependent: Dependent (trellis) quantisation: 3 to 5 % fewer bytes at equal error; about one bit a weight less, and
-            1.7 times the error, at equal QP.
+        dependent: Dependent (trellis) quantisation: 3 to 5 % fewer bytes at equal error; at equal QP about one bit a
+            weight less, and 1.7 times the error.
         profile: 1, or 0 for decoders of the standard's first edition.
         row_skip: Code rows of zeros as one flag each (profile 1).
         scan_order: 0 codes in raster order; 1 to 4 in blocks of 8 to 64, whose rows can be coded side by side.
