@@ -66,7 +66,7 @@ def test_help_fits_and_needs_nothing_heavy() -> None:
         "except SystemExit as leave: assert leave.code == 0, leave.code\n"
         "assert not {'numpy', 'onnx', 'torch', 'safetensors', 'psutil'} & set(sys.modules)\n"
     )
-    for command in ("pack", "unpack", "inspect"):
+    for command in ("pack", "unpack", "inspect", "transfer"):
         answer = subprocess.run([sys.executable, "-c", code, command, "--help"], capture_output=True, text=True)
         assert answer.returncode == 0, answer.stderr
         text = wattwerk(command, "--help").stdout
@@ -96,6 +96,9 @@ def test_help_fits_and_needs_nothing_heavy() -> None:
         (["inspect", "{folder}/cut.nnc"], 2, "cut.nnc"),
         (["inspect", "{folder}/empty.nnc"], 2, "empty.nnc"),
         (["inspect", "{folder}/missing.nnc"], 2, "missing.nnc"),
+        (["transfer", "{model}", "--preset", "eki"], 2, "eeki"),
+        (["transfer", "{model}", "--up", "0"], 2, "up_bit_per_s"),
+        (["transfer", "{folder}/missing.pt"], 2, "missing.pt"),
     ],
 )
 def test_bad_input_is_one_clear_line(model: Path, arguments: list[str], code: int, named: str) -> None:
@@ -170,3 +173,31 @@ def test_updates_on_the_command_line(model: Path) -> None:
     found = dict(open_model(model.with_name("b.npz")).read())
     assert np.allclose(found["conv.bias"], changed["conv.bias"], atol=1e-4)
     assert new.with_suffix(".nnc").stat().st_size < 500
+
+
+def test_the_balance_of_a_transfer(model: Path) -> None:
+    """`wattwerk transfer` stores a record, shows it in 80 columns, and takes other rates and powers."""
+    answer = wattwerk("transfer", str(model), "--quality", "small")
+    assert answer.returncode == 0, answer.stderr
+    table = answer.stdout.split("Saved: ")[0].splitlines()
+    assert max(map(len, table)) <= 80
+    assert "Packing pays below an upload of" in answer.stdout
+    arguments = ("--up", "1", "--down", "8", "--sender-w", "2", "--receiver-w", "0", "--encode-w", "0", "--json")
+    record = json.loads(wattwerk("transfer", str(model), *arguments).stdout)
+    figures = {name: figure["value"] for name, figure in record["figures"].items()}
+    assert figures["raw_transfer_energy_j"] == pytest.approx(2 * 8 * model.stat().st_size / 1e6)
+    assert figures["encode_energy_j"] == 0
+    stored = json.loads(wattwerk("results", "list", "--json").stdout)
+    assert [each["kind"] for each in stored] == ["transfer", "transfer"]
+    shown = wattwerk("results", "show", stored[0]["id"])
+    assert "break_even_link_rate_bit_per_s" in shown.stdout
+    assert wattwerk("results", "list").returncode == 0
+
+
+def test_packing_under_measurement(model: Path) -> None:
+    """`wattwerk pack --meter` writes the stream and tells the balance of sending it once."""
+    told = json.loads(wattwerk("pack", str(model), "--meter", "--json").stdout)
+    assert told["packed"]["output_bytes"] == model.with_suffix(".nnc").stat().st_size
+    figures = told["record"]["figures"]
+    assert figures["encode_energy_j"]["provenance"] in ("measured", "derived", "modelled")
+    assert figures["saving_ratio"]["low"] <= figures["saving_ratio"]["value"] <= figures["saving_ratio"]["high"]

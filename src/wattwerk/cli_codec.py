@@ -1,4 +1,4 @@
-"""The commands around packed models: pack, unpack, inspect. Parse, call, print; nothing heavy at import."""
+"""The commands around packed models: pack, unpack, inspect, transfer. Parse, call, print; nothing heavy at import."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ Reduce = Annotated[
     typer.Option("--reduce", "-r", help="PASS[:OPTION=VALUE,…] before coding; repeatable, in this order."),
 ]
 Option = Annotated[list[str] | None, typer.Option("--option", help="KEY=VALUE of the coder; repeatable.")]
+Preset = Annotated[str, typer.Option(help="Links and devices: eeki, eeki-energies or world; docs/pack.md.")]
+Rate = Annotated[float | None, typer.Option(help="Rate of the link in Mbit/s.")]
 Config = Annotated[Path | None, typer.Option(help="A TOML file with all of this; options go before.")]
 
 
@@ -36,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=_PACK_EXAMPLES)(pack)
     app.command(epilog=_UNPACK_EXAMPLES)(unpack)
     app.command()(inspect)
+    app.command(epilog=_TRANSFER_EXAMPLES)(transfer)
 
 
 _PACK_EXAMPLES = """
@@ -56,6 +59,13 @@ Examples:
 
   wattwerk unpack round7.nnc --base round6.pt -o round7.pt
 """
+_TRANSFER_EXAMPLES = """
+Examples:
+
+  wattwerk transfer model.safetensors
+
+  wattwerk transfer model.pt --quality balanced --up 5 --down 50 --sender-w 3
+"""
 
 
 def pack(
@@ -74,6 +84,9 @@ def pack(
     threads: Threads = None,
     option: Option = None,
     config: Config = None,
+    meter: Annotated[
+        bool, typer.Option("--meter", help="Measure it, and tell what one transfer saves (wattwerk transfer).")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Pack a model file into an NNC stream (ISO/IEC 15938-17)."""
@@ -91,9 +104,30 @@ def pack(
         "threads": threads,
     }
     request = _request(asked, reduce, option, config)
+    if meter:
+        _metered(model, output, request, json)
+        return
     with terminal_codec.WorkProgress(shown=not json) as progress:
         done = pack_model(model, output, request, progress)
     terminal.print_json(done) if json else terminal_codec.print_packed(done)
+
+
+def _metered(model: Path, output: Path | None, request: Any, json: bool) -> None:
+    from wattwerk import terminal, terminal_codec
+    from wattwerk.bench.transfer import preset
+    from wattwerk.bench.transfer_run import metered_pack
+    from wattwerk.store import Store
+
+    with Store() as store:
+        with terminal_codec.WorkProgress(shown=not json) as progress:
+            done, record = metered_pack(model, output, request, preset(), progress)
+        store.add(record)
+    if json:
+        terminal.print_json({"packed": done, "record": record})
+        return
+    terminal_codec.print_packed(done)
+    terminal.out.print()
+    terminal_codec.print_transfer(record)
 
 
 def unpack(
@@ -138,6 +172,58 @@ def inspect(
         terminal.print_json(terminal_codec.inspection_dict(str(stream), found, units))
     else:
         terminal_codec.print_inspection(str(stream), found, units)
+
+
+def transfer(
+    model: Input,
+    preset: Preset = "eeki",
+    up: Rate = None,
+    down: Rate = None,
+    sender_w: Annotated[float | None, typer.Option(help="Power of the sender while it sends, in W.")] = None,
+    receiver_w: Annotated[float | None, typer.Option(help="Power of the receiver while it receives, in W.")] = None,
+    encode_w: Annotated[float | None, typer.Option(help="Power of the sender while it encodes, in W.")] = None,
+    decode_w: Annotated[float | None, typer.Option(help="Power of the receiver while it decodes, in W.")] = None,
+    qp: Qp = None,
+    quality: Quality = None,
+    target_size: TargetSize = None,
+    max_size: MaxSize = None,
+    reduce: Reduce = None,
+    base: Annotated[Path | None, typer.Option(help="Send only what changes in this model.")] = None,
+    threads: Threads = None,
+    option: Option = None,
+    config: Config = None,
+    meter: Annotated[bool, typer.Option("--meter", help="Read this machine's sensors, if it has any.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare the energy of sending a model as it is with encoding, sending and decoding it; writes a record."""
+    from wattwerk import terminal, terminal_codec
+    from wattwerk.bench import transfer as transfers
+    from wattwerk.bench.transfer_run import transfer as balance
+    from wattwerk.store import Store
+
+    asked = {
+        "qp": qp,
+        "quality": quality,
+        "target_size": target_size,
+        "max_size": max_size,
+        "base": None if base is None else str(base),
+        "threads": threads,
+    }
+    request = _request(asked, reduce, option, config)
+    assumed = transfers.preset(
+        preset,
+        up_bit_per_s=None if up is None else up * 1e6,
+        down_bit_per_s=None if down is None else down * 1e6,
+        sender_transfer_w=sender_w,
+        receiver_transfer_w=receiver_w,
+        encode_w=encode_w,
+        decode_w=decode_w,
+    )
+    with Store() as store:
+        with terminal_codec.WorkProgress(shown=not json) as progress:
+            record = balance(model, request, assumed, meter=meter, tell=progress)
+        store.add(record)
+    terminal.print_json(record) if json else terminal_codec.print_transfer(record)
 
 
 def _request(asked: dict[str, Any], passes: list[str] | None, pairs: list[str] | None, config: Path | None) -> Any:

@@ -12,13 +12,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from wattwerk.terminal import err, out, say
+from wattwerk.terminal import err, out, say, value_text
 from wattwerk.units import format_value
 
 if TYPE_CHECKING:
     from wattwerk.codec.inspection import Inspection, TensorSummary
     from wattwerk.codec.model_packing import Packed
     from wattwerk.codec.model_unpacking import Unpacked
+    from wattwerk.records import Record
 
 _DELAY_S: Final = 1.0
 _LONGEST_TEXT: Final = 200  # signs of a text that travels along; a packed graph has many more
@@ -167,3 +168,59 @@ def _cells(tensor: TensorSummary) -> list[str]:
 def _legend(found: Inspection) -> str:
     used = dict.fromkeys(tool for tensor in found.tensors for tool in tensor.tools if tool in _SHORT)
     return ", ".join(f"{_SHORT[tool]}: {tool}" for tool in used)
+
+
+def print_transfer(record: Record) -> None:
+    """Print the balance of a transfer: both ways side by side, what it saves, and up to which link rate."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(Text(record.subject.name), no_wrap=True, max_width=28)
+    table.add_column("as it is", justify="right", no_wrap=True)
+    table.add_column("packed", justify="right", no_wrap=True)
+    table.add_column("bounds", justify="right", no_wrap=True)
+    for title, raw, packed in _TRANSFER_ROWS:
+        cells = [value_text(record, name) if name else "" for name in (raw, packed)]
+        table.add_row(title, *cells, _bounds(record, packed))
+    out.print(table, highlight=False)
+    say(f"Saved: {value_text(record, 'saving_ratio')} of the energy{_within(record, 'saving_ratio')}")
+    rate = record.figures["break_even_link_rate_bit_per_s"]
+    if rate.value is None:
+        say(f"No link rate from which that turns: {rate.note}")
+    else:
+        say(
+            f"Packing pays below an upload of {value_text(record, 'break_even_link_rate_bit_per_s')}"
+            f"{_within(record, 'break_even_link_rate_bit_per_s')}, the download in the same proportion"
+        )
+    setup = record.setup.protocol
+    say(
+        f"~ modelled: {format_value('up_bit_per_s', _number(setup, 'up_bit_per_s'))} up, "
+        f"{format_value('down_bit_per_s', _number(setup, 'down_bit_per_s'))} down, "
+        f"{_number(setup, 'sender_transfer_w'):g} W sending, {_number(setup, 'receiver_transfer_w'):g} W receiving "
+        f"({setup['source']})"
+    )
+    say(f"Encoding: {record.figures['encode_energy_j'].provenance.value}, {record.figures['encode_energy_j'].note}")
+
+
+_TRANSFER_ROWS: Final = (
+    ("Size", "raw_size_bytes", "packed_size_bytes"),
+    ("Time", "raw_transfer_s", "packed_transfer_s"),
+    ("Energy to encode", "", "encode_energy_j"),
+    ("Energy to send", "raw_transfer_energy_j", "send_energy_j"),
+    ("Energy to decode", "", "decode_energy_j"),
+    ("Energy in all", "raw_transfer_energy_j", "packed_transfer_energy_j"),
+)
+
+
+def _bounds(record: Record, name: str) -> str:
+    figure = record.figures[name]
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"{format_value(name, figure.low)} … {format_value(name, figure.high)}"
+
+
+def _within(record: Record, name: str) -> str:
+    bounds = _bounds(record, name)
+    return f" ({bounds})" if bounds else ""
+
+
+def _number(setup: Mapping[str, Any], name: str) -> float:
+    return float(setup[name])

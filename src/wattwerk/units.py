@@ -9,6 +9,7 @@ from typing import Final
 UNITS: Final[dict[str, tuple[str, bool]]] = {
     "per_s_per_w": ("1/s/W", False),
     "ops_per_s": ("op/s", True),
+    "bit_per_s": ("bit/s", True),
     "per_s": ("1/s", False),
     "celsius": ("°C", False),
     "bytes": ("B", True),
