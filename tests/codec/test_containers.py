@@ -350,6 +350,41 @@ def test_sizes_and_qualities(tmp_path: Path) -> None:
         size(target_size=100)
 
 
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Return a stream from each kind of file."""
+    folder = tmp_path_factory.mktemp("streams")
+    write_model(folder / "m.npz", Restored.of(mixed() | weights()))
+    save_file(mixed(), folder / "m.safetensors", metadata={"format": "pt"})
+    onnx.save_model(graph(), folder / "m.onnx")
+    found = {}
+    for ending in (".npz", ".safetensors", ".onnx"):
+        pack_model(folder / f"m{ending}", folder / "m.nnc", PackRequest())
+        found[ending] = (folder / "m.nnc").read_bytes()
+    return found
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_damaged_streams_never_end_in_a_traceback(
+    streams: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Whatever bytes are changed, unpacking into any kind of file gives that file or an error on purpose."""
+    folder = tmp_path_factory.mktemp("damaged")
+    stream = bytearray(streams[data.draw(st.sampled_from(sorted(streams)))])
+    place = data.draw(st.integers(0, len(stream) - 1))
+    stream[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    (folder / "m.nnc").write_bytes(stream)
+    target = folder / f"out{data.draw(st.sampled_from(['.safetensors', '.npz', '.onnx']))}"
+    told = ""
+    try:
+        unpack_model(folder / "m.nnc", target, threads=1)
+    except WattwerkError as error:
+        told = str(error)
+    assert target.exists() != bool(told)
+    assert not told or str(folder) in told
+
+
 @pytest.mark.parametrize(
     ("asked", "word"),
     [

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,7 +26,7 @@ from wattwerk.codec.container_types import (
     unreadable,
 )
 from wattwerk.codec.elements import SIZES, Array
-from wattwerk.errors import ConfigError, UnavailableError
+from wattwerk.errors import BitstreamError, ConfigError, UnavailableError
 
 INDEX = "model.safetensors.index.json"
 ENDING = ".safetensors"
@@ -47,7 +47,7 @@ CODES = {
 }
 _NAMES = {code: name for name, code in CODES.items()}
 _ALIGNMENT = 8
-_MAPPED_BYTES = 1 << 28  # of a file that may be read before it is opened anew, which lets go of the pages
+_MAPPED_BYTES = 1 << 26  # of a file that may be read before it is opened anew, which lets go of the pages
 
 
 class _Index(msgspec.Struct):
@@ -189,6 +189,7 @@ def write_safetensors(path: Path, restored: Restored) -> None:
 
     Raises:
         ConfigError: The file cannot be written.
+        BitstreamError: A tensor is another one than was told.
     """
     places = _places(restored.infos)
     texts = restored.texts("safetensors")
@@ -199,8 +200,13 @@ def write_safetensors(path: Path, restored: Restored) -> None:
     with appearing(path) as partial, partial.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for name, array in restored.tensors:
-            _write_tensor(file, 8 + len(header) + places[name], expected.pop(name), array)
-    assert not expected, f"tensors that never came: {list(expected)[:3]}"
+            info = expected.pop(name, None)
+            if info != TensorInfo(name, array.dtype.name, array.shape):
+                raise BitstreamError(f"tensor {name!r} is not what leads it in says", "get the stream again")
+            file.seek(8 + len(header) + places[name])
+            file.write(array.reshape(-1).view(np.uint8).data)
+        if expected:
+            raise BitstreamError(f"tensor {next(iter(expected))!r} never came", "get the stream again")
 
 
 def _places(infos: Sequence[TensorInfo]) -> dict[str, int]:
@@ -230,9 +236,3 @@ def _header(infos: Sequence[TensorInfo], places: dict[str, int], texts: dict[str
         }
     header = msgspec.json.encode(entries)
     return header + b" " * (-len(header) % _ALIGNMENT)
-
-
-def _write_tensor(file: BinaryIO, place: int, info: TensorInfo, array: Array) -> None:
-    assert (array.dtype.name, array.shape) == (info.dtype, info.shape), info
-    file.seek(place)
-    file.write(array.reshape(-1).view(np.uint8).data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -9,7 +10,8 @@ from typing import BinaryIO
 import msgspec
 
 from wattwerk.codec.containers import Restored, TensorInfo, ending_of, write_model
-from wattwerk.codec.inspection import inspect
+from wattwerk.codec.elements import SIZES
+from wattwerk.codec.inspection import TensorSummary, inspect
 from wattwerk.codec.model_files import (
     BASE,
     Head,
@@ -25,6 +27,8 @@ from wattwerk.codec.model_files import (
 from wattwerk.codec.unpacking import iter_unpack
 from wattwerk.codec.update import apply_update
 from wattwerk.errors import ConfigError
+
+_MOST_VALUES = 1 << 56  # of a tensor whose place in a file is computed before it was decoded
 
 
 class Unpacked(msgspec.Struct, frozen=True):
@@ -95,10 +99,16 @@ def _plain(source: Path, file: BinaryIO, head: Head, threads: int, max_values: i
     found = inspect(source, check=False, max_values=max_values)
     told = Share(tell, "unpacking", found.size_bytes)
     tensors = iter_unpack(file, threads=threads, max_values=max_values, progress=told)
-    if any(tensor.payload == "BLOCK" for tensor in found.tensors):  # their parts become other tensors
+    if not all(map(_is_foreseeable, found.tensors)):
         return Restored.of(dict(tensors), head.kind, head.metadata)
     infos = [TensorInfo(tensor.name, tensor.dtype, tensor.shape) for tensor in found.tensors]
     return Restored(infos, tensors, head.kind, head.metadata)
+
+
+def _is_foreseeable(tensor: TensorSummary) -> bool:
+    """Tell whether what leads a tensor in says what comes out: the parts of a block become other tensors."""
+    sane = tensor.dtype in SIZES and min(tensor.shape, default=0) >= 0 and math.prod(tensor.shape) < _MOST_VALUES
+    return sane and tensor.payload != "BLOCK"
 
 
 def _updated(source: Path, file: BinaryIO, head: Head, base: Path, max_values: int | None) -> Restored:
