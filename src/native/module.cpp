@@ -39,8 +39,12 @@ const Kernels* best_kernels() {
         return &kernels_avx512();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma"))
         return &kernels_avx2();
-#endif
     return &kernels_scalar();
+#elif defined(__aarch64__)
+    return &kernels_neon();  // every such processor has it
+#else
+    return &kernels_scalar();
+#endif
 }
 
 const Kernels* kernels = best_kernels();
@@ -49,6 +53,8 @@ void set_simd(const std::string& name) {
     const Kernels* const best = best_kernels();
 #if defined(__x86_64__)
     const Kernels* const known[] = {&kernels_scalar(), &kernels_avx2(), &kernels_avx512()};
+#elif defined(__aarch64__)
+    const Kernels* const known[] = {&kernels_scalar(), &kernels_neon()};
 #else
     const Kernels* const known[] = {&kernels_scalar()};
 #endif

@@ -11,7 +11,7 @@
 
 #if defined(__SSSE3__)
 #include <immintrin.h>
-#elif defined(__ARM_NEON)
+#elif defined(__aarch64__) && defined(WATTWERK_NEON)
 #include <arm_neon.h>
 #endif
 
@@ -107,6 +107,36 @@ inline void Trellis::advance(std::uint64_t count) {
     }
     cost = _mm_sub_epi16(cost, least_word(cost));
     _mm_store_si128(reinterpret_cast<__m128i*>(costs), cost);
+}
+#elif defined(__aarch64__) && defined(WATTWERK_NEON)
+inline uint8x16_t words_at(const std::uint8_t (&pattern)[8]) {
+    std::uint8_t bytes[16];
+    for (int index = 0; index < 8; ++index) {
+        bytes[2 * index] = static_cast<std::uint8_t>(2 * pattern[index]);
+        bytes[2 * index + 1] = static_cast<std::uint8_t>(2 * pattern[index] + 1);
+    }
+    return vld1q_u8(bytes);
+}
+
+inline int16x8_t picked(int16x8_t words, uint8x16_t pattern) {
+    return vreinterpretq_s16_u8(vqtbl1q_u8(vreinterpretq_u8_s16(words), pattern));
+}
+
+inline void Trellis::advance(std::uint64_t count) {
+    const uint8x16_t from0 = words_at(previous[0]), from1 = words_at(previous[1]);
+    const uint8x16_t take0 = words_at(residue[0]), take1 = words_at(residue[1]);
+    const uint16x8_t bits = {1, 2, 4, 8, 16, 32, 64, 128};
+    const auto without_least = [](int16x8_t words) { return vsubq_s16(words, vdupq_n_s16(vminvq_s16(words))); };
+    int16x8_t cost = vld1q_s16(costs);
+    for (std::uint64_t index = 0; index < count; ++index) {
+        const int16x8_t metric = vcombine_s16(vcreate_s16(metrics[index]), vdup_n_s16(0));
+        const int16x8_t cost0 = vaddq_s16(picked(cost, from0), picked(metric, take0));
+        const int16x8_t cost1 = vaddq_s16(picked(cost, from1), picked(metric, take1));
+        cost = vminq_s16(cost0, cost1);
+        decisions[index] = static_cast<std::uint8_t>(vaddvq_u16(vandq_u16(vcgtq_s16(cost0, cost1), bits)));
+        if ((index & 3) == 3) cost = without_least(cost);  // as often as above
+    }
+    vst1q_s16(costs, without_least(cost));
 }
 #else
 inline void Trellis::advance(std::uint64_t count) {

@@ -30,14 +30,30 @@ constexpr std::uint64_t kLongestSide = 600;
 inline const std::vector<const Kernels*>& kernels() {
     static const std::vector<const Kernels*> known = [] {
         std::vector<const Kernels*> all{&kernels_scalar()};
-#if defined(__x86_64__)
+#if defined(WATTWERK_SCALAR_ONLY)
+#elif defined(__x86_64__)
         if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) all.push_back(&kernels_avx2());
         if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) all.push_back(&kernels_avx512());
+#elif defined(__aarch64__)
+        all.push_back(&kernels_neon());
 #endif
         return all;
     }();
     return known;
 }
+
+// A digest of all that came out, where a replay asks for it: 64-bit FNV-1a.
+struct Digest {
+    bool wanted = false;
+    std::uint64_t value = 0xcbf29ce484222325u;
+
+    template <typename T>
+    void add(const T* data, std::size_t count) {
+        const auto* bytes = reinterpret_cast<const unsigned char*>(data);
+        for (std::size_t index = 0; wanted && index < count * sizeof(T); ++index) value = (value ^ bytes[index]) * 0x100000001b3u;
+    }
+};
+inline Digest digest;
 
 // The fuzzer's bytes from the front; zeros once there are no more.
 class Input {
