@@ -82,7 +82,7 @@ inline double entropy_of(double ones, double all) {
 
 // The number of unary flags with the fewest bits; a bin also costs time, so that few of them break ties.
 inline std::uint32_t choose_unary(const Histogram& histogram) {
-    constexpr double kBinWeight = 0.004;
+    constexpr double kBinWeight = 0.001;
     double beyond[Histogram::kSmall + 1];  // levels of this magnitude or a larger one
     beyond[Histogram::kSmall] = 0;
     for (double count : histogram.longer) beyond[Histogram::kSmall] += count;
@@ -291,8 +291,11 @@ Fault walk(Source& source, const TensorSpec& spec, const std::uint8_t* empty_row
 
 struct SearchEvents {
     SetSearch& search;
+    bool started = false;
     bool code(const Operation* operations, std::size_t count) {
         search.observe(operations, count);
+        if (!started) search.end_start();
+        started = true;
         return true;
     }
     void block_row(std::uint32_t) { search.reset(); }
@@ -349,7 +352,7 @@ template <typename Source>
 Fault search_sets(Source& source, const TensorSpec& spec, const std::uint8_t* empty_rows, std::uint64_t limit,
                   std::int32_t* piece, ParameterChoice& sets) {
     const Layout layout{spec.unary};
-    SetSearch search(layout.size());
+    SetSearch search(layout.size(), static_cast<double>(spec.count) / static_cast<double>(limit));
     Binariser binariser(spec);
     const Fault fault = walk(source, spec, empty_rows, limit, binariser, piece, SearchEvents{search});
     each_told_context(spec, true, [&](std::uint32_t context) { sets.set[context] = search.best(context); });

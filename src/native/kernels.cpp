@@ -26,9 +26,16 @@ static Fault quantise(const float* values, std::int32_t* levels, const QuantiseS
     return quantiser.fault;
 }
 
+// How many of the first values decide how a tensor is coded: what was asked for, more of large tensors.
+static std::uint64_t sample_of(std::uint64_t count, std::uint64_t asked) {
+    if (asked == 0) return 0;
+    const std::uint64_t share = count / 16;
+    return asked > share ? (asked < count ? asked : count) : share;
+}
+
 static Fault encode_levels(EncoderState& state, const std::int32_t* levels, const TensorSpec& spec,
                            const std::uint8_t* given_sets, std::uint64_t search_limit, Chosen& chosen) {
-    const std::uint64_t limit = spec.count < search_limit ? spec.count : search_limit;
+    const std::uint64_t limit = sample_of(spec.count, search_limit);
     TensorSpec used = spec;
     if (used.unary == 0) {
         Histogram histogram;
@@ -68,7 +75,7 @@ static Fault encode_values(EncoderState& state, const float* values, const Quant
         if (const Fault fault = learn_rates(values, quantising, rate); fault != Fault::none) return fault;
     }
     TensorSpec used = spec;
-    SampledSource source(values, quantising, &rate, search_limit);
+    SampledSource source(values, quantising, &rate, sample_of(spec.count, search_limit));
     if (source.fault != Fault::none) return source.fault;
     if (used.unary == 0) {
         Histogram histogram;

@@ -42,14 +42,19 @@ struct CostTables {
 
 inline constexpr CostTables kCosts{};
 
-constexpr std::uint32_t kSetSignal = 5 * 256;  // what it costs to tell a set other than the first
+constexpr double kSetSignal = 5 * 256;  // what it costs to tell a set other than the first
 
 class SetSearch {
   public:
-    explicit SetSearch(std::uint32_t contexts) : contexts_(contexts) {
+    // `scale`: how many times the operations after the first ones stand for, since the tensor goes on after the sample.
+    explicit SetSearch(std::uint32_t contexts, double scale) : contexts_(contexts), scale_(scale) {
         for (std::uint32_t context = 0; context < contexts; ++context) reset_counters(context);
         std::memset(costs_, 0, sizeof costs_[0] * contexts);
+        std::memset(starts_, 0, sizeof starts_[0] * contexts);
     }
+
+    // What counts only once: quick sets win at the start, slow ones in the long run.
+    void end_start() { std::memcpy(starts_, costs_, sizeof costs_[0] * contexts_); }
 
     void reset_counters(std::uint32_t context) {
         for (std::size_t set = 0; set < 16; ++set) {
@@ -67,16 +72,29 @@ class SetSearch {
 
     std::uint8_t best(std::uint32_t context) const {
         std::size_t found = 0;
-        for (std::size_t set = 1; set < kParameterSets; ++set)
-            if (costs_[context][set] + (set ? kSetSignal : 0) < costs_[context][found] + (found ? kSetSignal : 0)) found = set;
+        double least = cost(context, 0);
+        for (std::size_t set = 1; set < kParameterSets; ++set) {
+            const double here = cost(context, set) + kSetSignal;
+            if (here < least) {
+                least = here;
+                found = set;
+            }
+        }
         return static_cast<std::uint8_t>(found);
     }
 
   private:
+    double cost(std::uint32_t context, std::size_t set) const {
+        const double start = starts_[context][set];
+        return start + scale_ * (costs_[context][set] - start);
+    }
+
     const std::uint32_t contexts_;
+    const double scale_;
     alignas(64) std::int16_t a_[kMaxContexts][16];
     alignas(64) std::int16_t b_[kMaxContexts][16];
     alignas(64) std::uint32_t costs_[kMaxContexts][16];
+    std::uint32_t starts_[kMaxContexts][16];
 };
 
 #if defined(__AVX512BW__)
