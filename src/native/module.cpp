@@ -77,7 +77,7 @@ void check(Fault fault) {
         case Fault::unreachable: throw StreamError("a level that this trellis, codebook or history does not have");
         case Fault::overrun: throw StreamError("the payload ends before its last value");
         case Fault::overflow: throw StreamError("a level does not fit into 32 bits");
-        case Fault::entry_point: throw StreamError("an entry point lies outside the payload");
+        case Fault::entry_point: throw StreamError("the entry points do not fit the payload");
     }
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,33 @@ def test_memory_follows_the_bound() -> None:
         data, reader = mutator.stream(), chance.choice(list(READERS))
         # a value is a level, a float and its last type at the same time; a byte can become a field or a character
         assert peak_memory(reader, data) < 24 * FEW + 64 * len(data) + (1 << 20)
+
+
+def long_levels(count: int, **tools: Any) -> tuple[np.ndarray[Any, Any], dict[str, Any], list[tuple[int, int, int]]]:
+    """Return a payload whose levels take two hundred bins and few bits each, its keywords, and its entry points."""
+    tools |= {"dependent": False, "unary_length": 256}
+    sets = bytes(6) + bytes([2]) * 400  # the start that holds "greater" for likely
+    encoder = _native.Encoder()
+    encoder.tensor(np.full(count, 201, np.int32), parameter_sets=sets, **tools)
+    return np.frombuffer(encoder.finish(), np.uint8), tools, encoder.entry_points[0]
+
+
+def seconds_until_refused(payload: np.ndarray[Any, Any], count: int, **tools: Any) -> float:
+    """Return the CPU time that a decoder takes to refuse a payload."""
+    before = time.process_time()
+    with pytest.raises(_native.StreamError):
+        _native.Decoder(payload, 0, payload.size).tensor(count, **tools)
+    return time.process_time() - before
+
+
+def test_a_payload_that_is_too_short_is_noticed_soon() -> None:
+    """A payload that ends early does not go on for all the values that its header claims."""
+    payload, tools, _ = long_levels(1000, width=1)
+    assert seconds_until_refused(payload, 1 << 24, **tools) < 0.5  # all values would take 5 s
+
+
+def test_entry_points_cannot_multiply_the_work() -> None:
+    """Many block rows that all start at the same bits are refused instead of decoded over and over."""
+    payload, tools, points = long_levels(128 * 1000, width=1000, scan_order=4)
+    same = [points[0], *[(points[0][0], points[0][1], 0)] * 510]
+    assert seconds_until_refused(payload, 512 * 64 * 1000, entry_points=same, **tools) < 2  # all rows would take 20 s
