@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from tests.bench.conftest import SHORT
 
+from wattwerk.bench import statistics
 from wattwerk.bench.energy import Idle, energy_figures, own_accelerator
 from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.scenario import Configuration, Procedure
-from wattwerk.bench.worker import Measurement
+from wattwerk.bench.worker import Block, Measurement, _time_both_ways
 from wattwerk.meters.base import Channel
+from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Platform, Provenance, Scope, Status, Subject
 from wattwerk.runtimes.base import Effective, Precision
@@ -26,8 +28,7 @@ IDLE_W, BUSY_W = 80.0, 500.0
 MEASUREMENT = Measurement(
     subject=Subject("resnet-50", sample_flops=8e9),
     effective=Effective(precision=Precision.BF16, device="cuda:0", threads=None, streams=1),
-    recorded_ns=array("q", [ITERATION_NS] * 100),
-    unrecorded_ns=array("q", [ITERATION_NS] * 100),
+    blocks=tuple(Block(array("q", [ITERATION_NS] * 50), sampled) for sampled in (True, False, False, True)),
     warmup=20,
     load_ns=S,
     steady_start=3 * S,
@@ -91,6 +92,16 @@ def test_gross_and_net_energy_of_one_inference() -> None:
     assert found["unloaded_idle_gpu_power_w"].value == pytest.approx(80, rel=0.01)
     assert found["accelerator_efficiency_per_s_per_w"].value == pytest.approx(400 / 500, rel=0.01)
     assert abs(found["gpu_counter_disagreement_ratio"].value) < 0.02
+
+
+def test_windows_are_reported_as_they_were() -> None:
+    """Five windows of a second were asked for; they share all 5.5 s, or what lies between the counter's ticks."""
+    on_card, on_cpu = figures(trace()), figures(trace(*modelled_cpu()), "cpu")
+    assert on_cpu["energy_window_s"].value == pytest.approx(1.1)
+    assert on_card["energy_window_s"].value == pytest.approx(1.1, abs=0.04)
+    assert on_card["energy_window_s"].value * 10 == pytest.approx(round(on_card["energy_window_s"].value * 50) / 5)
+    assert on_card["energy_windows_count"].value == on_cpu["energy_windows_count"].value == 5
+    assert "10 s" in str(on_card["energy_window_s"].note)
 
 
 def test_a_modelled_part_makes_the_system_modelled_with_bounds() -> None:
@@ -161,6 +172,30 @@ def test_the_meters_card_is_the_one_that_ran(
     """NVML's numbering is found from CUDA's, and no other vendor's device gets an NVIDIA card's energy."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert own_accelerator(device) == prefix
+
+
+def test_the_median_sees_iterations_in_the_order_in_which_they_ran() -> None:
+    """The interval of a slow wave of latencies is that of the series in time order; another order gives another."""
+    from msgspec.structs import replace
+
+    waves = (ITERATION_NS * (1 + 0.1 * np.sin(np.arange(200) / 200 * 2 * np.pi))).astype(np.int64).reshape(4, 50)
+    flags = (True, False, False, True)
+    blocks = tuple(Block(array("q", wave.tolist()), flag) for wave, flag in zip(waves, flags, strict=True))
+    seen = trace()
+    context = Context(Platform("test", cpu_logical_count=2), Idle(seen, (S // 2, 3 * S // 2)))
+    _, _, found = evaluate(replace(MEASUREMENT, blocks=blocks), seen, configuration(), PROCEDURE, context)
+    in_order = statistics.median_interval(waves.ravel() / 1e9)
+    shuffled = statistics.median_interval(waves[[0, 3, 1, 2]].ravel() / 1e9)
+    assert (found["latency_p50_s"].low, found["latency_p50_s"].high) == (in_order.low, in_order.high)
+    assert (in_order.low, in_order.high) != (shuffled.low, shuffled.high)
+
+
+def test_the_timed_blocks_come_in_their_order() -> None:
+    """With the sampler running, paused, paused, running: ten iterations keep their order, none is lost."""
+    with Recorder([]) as recorder:
+        blocks = _time_both_ways(lambda: None, 10, recorder.gate)
+    assert [block.sampled for block in blocks] == [True, False, False, True]
+    assert [len(block.durations_ns) for block in blocks] == [2, 3, 2, 3]
 
 
 def status(seen: Trace, measurement: Measurement = MEASUREMENT) -> tuple[Status, str]:

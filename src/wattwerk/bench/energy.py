@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wattwerk.bench import statistics
-from wattwerk.bench.scenario import Configuration, Procedure
+from wattwerk.bench.scenario import FULL, Configuration, Procedure
 from wattwerk.bench.worker import Interval, Measurement
 from wattwerk.meters.base import Channel
 from wattwerk.meters.trace import Trace
@@ -87,6 +87,7 @@ def energy_figures(
     own = own_accelerator(configuration.device)
     figures: dict[str, Figure] = {}
     by_scope: dict[Scope, ScopeEnergy] = {}
+    shown_of: dict[Scope, list[Channel]] = {}
     everything: dict[Scope, ScopeEnergy] = {}
     for scope, prefix in PREFIXES.items():
         channels = energy_channels(trace, scope)
@@ -99,11 +100,12 @@ def energy_figures(
             energy = (
                 everything[scope] if one else _scope_energy(measurement, trace, shown, configuration.batch, procedure)
             )
-            by_scope[scope] = energy
+            by_scope[scope], shown_of[scope] = energy, shown
             figures |= _scope_figures(prefix, scope, energy)
             figures[f"idle_{prefix}_power_w"] = _idle_power(idle.trace, shown, scope, idle.interval)
             figures[f"unloaded_idle_{prefix}_power_w"] = _idle_power(trace, shown, scope, measurement.unloaded_idle)
-    for scope in (Scope.ACCELERATOR if own else Scope.CPU_PACKAGE, Scope.WALL):
+    runner = Scope.ACCELERATOR if own else Scope.CPU_PACKAGE
+    for scope in (runner, Scope.WALL):
         if scope not in by_scope:
             name = f"{PREFIXES[scope]}_energy_per_inference_j"
             figures[name] = unavailable(
@@ -112,11 +114,7 @@ def energy_figures(
     figures |= _system_figures(everything, measurement, procedure, configuration.batch)
     figures |= _efficiency_figures(figures, own)
     figures |= _counter_check(measurement, trace, own)
-    figures["energy_window_s"] = measured(
-        procedure.window_s, note="shorter than the 10 s of a full run" if procedure.window_s < 10 else None
-    )
-    figures["energy_windows_count"] = measured(procedure.windows)
-    return figures
+    return figures | _window_figures(measurement, trace, shown_of.get(runner), procedure.windows)
 
 
 def own_accelerator(device: str) -> str | None:
@@ -158,11 +156,21 @@ def steady(measurement: Measurement) -> Interval:
     return measurement.steady_start, int(measurement.steady_ends[-1])
 
 
-def _boundaries(measurement: Measurement, trace: Trace, channel: Channel, windows: int) -> npt.NDArray[np.int64]:
+def _window_figures(
+    measurement: Measurement, trace: Trace, channels: Sequence[Channel] | None, windows: int
+) -> dict[str, Figure]:
+    """Return number and mean length of the windows that the energy of the device rests on, as they really were."""
+    bounds = _boundaries(measurement, trace, channels[0] if channels else None, windows)
+    length_s = float(np.diff(bounds).mean()) / 1e9
+    note = f"shorter than the {FULL.window_s:g} s of a full run" if length_s < FULL.window_s else None
+    return {"energy_window_s": measured(length_s, note=note), "energy_windows_count": measured(len(bounds) - 1)}
+
+
+def _boundaries(measurement: Measurement, trace: Trace, channel: Channel | None, windows: int) -> npt.NDArray[np.int64]:
     """Return the windows' limits: equal parts, moved to where the counter ticks."""
     start, end = steady(measurement)
     equal = np.linspace(start, end, windows + 1)
-    if channel.tick_s is None:
+    if channel is None or channel.tick_s is None:
         return equal.astype(np.int64)
     edges = trace.edges(channel.name, start, end)
     if len(edges) <= windows:

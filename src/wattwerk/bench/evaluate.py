@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 import numpy as np
 
 from wattwerk.bench import statistics
-from wattwerk.bench.energy import Idle, energy_figures, iterations_at, own_accelerator, steady
+from wattwerk.bench.energy import Floats, Idle, energy_figures, iterations_at, own_accelerator, steady
 from wattwerk.bench.scenario import Configuration, Procedure
-from wattwerk.bench.worker import Measurement
+from wattwerk.bench.worker import Block, Measurement
 from wattwerk.catalog import devices
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Figure, Platform, Provenance, Scope, Status, derived, measured, unavailable
@@ -54,9 +55,15 @@ def evaluate(
     return Status.INVALID if problems else Status.OK, "; ".join(problems), figures
 
 
+def _durations_s(blocks: Iterable[Block]) -> Floats:
+    """Join blocks in the order in which they ran: an interval learns from it how far iterations resemble each other."""
+    durations: Floats = np.concatenate([block.durations_ns for block in blocks]) / 1e9
+    return durations
+
+
 def _latency_figures(measurement: Measurement) -> dict[str, Figure]:
     """Return the distribution of the timed iterations; bounds are 95 % confidence intervals."""
-    found = statistics.describe(np.concatenate([measurement.recorded_ns, measurement.unrecorded_ns]) / 1e9)
+    found = statistics.describe(_durations_s(measurement.blocks))
     return {
         "latency_mean_s": measured(found.mean.value, found.mean.low, found.mean.high),
         "latency_std_s": measured(found.std),
@@ -81,11 +88,11 @@ def _throughput(measurement: Measurement, batch: int, procedure: Procedure) -> t
 
 
 def _sampler_figures(measurement: Measurement) -> dict[str, Figure]:
-    if not measurement.unrecorded_ns:
+    if all(block.sampled for block in measurement.blocks):
         return {"sampler_overhead_ratio": unavailable("the sampler could not be paused")}
     with_it, without = (
-        statistics.median_interval(np.array(series, dtype=np.float64))
-        for series in (measurement.recorded_ns, measurement.unrecorded_ns)
+        statistics.median_interval(_durations_s(block for block in measurement.blocks if block.sampled is sampled))
+        for sampled in (True, False)
     )
     ratio = statistics.ratio_of(with_it, without)
     low, high = (None if bound is None else bound - 1 for bound in (ratio.low, ratio.high))

@@ -162,7 +162,7 @@ def _setup(configuration: Configuration, procedure: Procedure, answer: Measureme
     protocol: dict[str, Plain] = msgspec.structs.asdict(procedure) | {"configuration": _key(configuration)}
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
-        made = len(answer.recorded_ns) + len(answer.unrecorded_ns)
+        made = sum(len(block.durations_ns) for block in answer.blocks)
         protocol |= {"warmup": answer.warmup, "iterations": made}
         told = answer.effective
         effective = {
