@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -66,11 +66,12 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def describe(accelerators: Sequence[Accelerator] = ()) -> Platform:
+def describe(accelerators: Sequence[Accelerator] = (), limits: Mapping[str, float] | None = None) -> Platform:
     """Describe this machine.
 
     Args:
         accelerators: What the meters and runtimes found.
+        limits: What the meters tell of fixed limits.
 
     Returns:
         The platform; its label is ``label`` in the ``[machine]`` section of ``config.toml``, else the first
@@ -89,6 +90,7 @@ def describe(accelerators: Sequence[Accelerator] = ()) -> Platform:
         virtual_machine=is_virtual(),
         accelerators=list(accelerators),
         packages=package_versions(),
+        limits=dict(limits or {}),
     )
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wattwerk.errors import WattwerkError
-from wattwerk.records import Figure, Provenance, Record, Status
+from wattwerk.records import Figure, Provenance, Record, Status, faults_of
 from wattwerk.units import format_value
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def legend(records: Sequence[Record]) -> list[str]:
     if any(f.provenance is Provenance.MODELLED for r in records for f in r.figures.values()):
         lines.append("~ modelled from the load of the CPU, not measured")
     lines += [f"! invalid: {_name(r)}: {r.reason}" for r in records if r.status is Status.INVALID]
+    lines += [f"meter at fault: {fault}" for fault in faults_of(records)]
     lines += [f"{_MARKS[r.status]}: {_name(r)}: {r.reason}" for r in records if r.reason and not r.figures]
     return list(dict.fromkeys(lines))
 
@@ -148,6 +149,8 @@ def _facts(record: Record) -> dict[str, str]:
         "Machine": f"{record.platform.label}, {record.platform.os}",
         "Setup": f"{setup.runtime} {setup.precision}, batch {setup.batch}, {setup.device}",
         "Effective": effective,
+        "Meters": "; ".join(setup.faults),
+        "Limits": ", ".join(f"{name} {format_value(name, value)}" for name, value in record.platform.limits.items()),
         "Protocol": "quick: short energy windows" if setup.protocol.get("quick") else "full",
     }
     return {key: value for key, value in facts.items() if value}

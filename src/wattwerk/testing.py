@@ -36,6 +36,7 @@ class FakeMeterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tick_s: The counter moves at whole multiples of it; 0 lets it move all the time.
         accuracy_ratio: The accuracy that the channels state.
         accelerator: Name of the accelerator it pretends to watch; empty for none.
+        limits: Limits that it pretends to know.
         unavailable: Whether opening fails.
         fail_every: Every how many reads one raises; 0 for never.
         fail_after: After how many reads all raise; 0 for never.
@@ -52,6 +53,7 @@ class FakeMeterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tick_s: float = 0.0
     accuracy_ratio: float | None = None
     accelerator: str = ""
+    limits: dict[str, float] = {}
     unavailable: bool = False
     fail_every: int = 0
     fail_after: int = 0
@@ -128,6 +130,10 @@ class FakeMeter(Meter):
     def accelerators(self) -> list[Accelerator]:
         """Return the accelerator that it pretends to watch."""
         return [Accelerator(self.pretence.accelerator)] if self.pretence.accelerator else []
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits that it pretends to know."""
+        return self.pretence.limits
 
     def _misbehave(self) -> None:
         its, reads = self.pretence, self._reads

@@ -115,6 +115,52 @@ def test_samples_that_do_not_suffice_are_a_record_too(tiny_onnx: Path, monkeypat
     assert "a gap in the samples" in records[0].reason
 
 
+def with_fake_meter(home: Path, lines: str) -> None:
+    """Add the fake meter to the user's configuration."""
+    home.mkdir()
+    (home / "config.toml").write_text(f"[meters.fake]\n{lines}")
+
+
+def test_a_meter_that_does_not_open_is_in_the_record(tiny_onnx: Path, fake_plugin: str, wattwerk_home: Path) -> None:
+    """The record says why its values are missing; the table's legend, the record's page and the report say it too."""
+    from wattwerk import terminal
+    from wattwerk.bench.report_facts import conditions
+
+    with_fake_meter(wattwerk_home, "unavailable = true")
+    (record,) = measure(configuration(tiny_onnx))
+    (fault,) = (fault for fault in record.setup.faults if fault.startswith("fake: "))
+    assert "not available" in fault
+    assert any(fault in line for line in terminal.legend([record]))
+    assert any(fault in text for text in terminal._facts(record).values())
+    assert fault in dict(conditions([record]))["Meters at fault"]
+
+
+def test_failed_reads_and_limits_are_in_the_record(tiny_onnx: Path, fake_plugin: str, wattwerk_home: Path) -> None:
+    """Reads that failed during the sweep are counted in the record, and a meter's limits stand with the machine."""
+    with_fake_meter(
+        wattwerk_home, 'scope = "board"\nfail_every = 4\nlimits = { fake_temperature_slowdown_celsius = 92 }'
+    )
+    (record,) = measure(configuration(tiny_onnx))
+    assert any("failed reads" in fault for fault in record.setup.faults)
+    assert record.platform.limits == {"fake_temperature_slowdown_celsius": 92.0}
+
+
+def test_cooling_down_outlives_missing_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A meter that gives nothing while the sweep waits for it to cool costs the wait, and does not end the sweep."""
+    from wattwerk.bench import run
+    from wattwerk.meters.base import Channel
+    from wattwerk.meters.trace import Trace
+
+    class Blind:
+        """Stands for a recorder whose GPU's driver answers nothing, which no machine can be asked to do."""
+
+        def trace(self, _since: int) -> Trace:
+            return Trace([Channel(name="gpu0_throttle_count", form="gauge")], [], [])
+
+    monkeypatch.setattr(run, "_COOL_DOWN_LIMIT_S", 0.1)
+    run._cool_down(Blind())  # type: ignore[arg-type]
+
+
 def test_resuming_runs_only_what_is_missing(tiny_onnx: Path) -> None:
     """A sweep whose first part is stored measures the rest, in the same order."""
     sweep = new_sweep([configuration(tiny_onnx, batch=b) for b in (1, 2)], SHORT)

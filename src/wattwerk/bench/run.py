@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -92,7 +93,7 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
     cpu_model = processors.cpu_power_here()
     with Recorder(default_specs(cpu_model), procedure.rate_hz) as recorder:
         heard.phase("measuring the idle machine")
-        context = Context(machine.describe(recorder.accelerators), _idle(procedure, recorder))
+        context = Context(machine.describe(recorder.accelerators, recorder.limits), _idle(procedure, recorder))
         with WorkerProcess(recorder.gate) as process:
             done = len(sweep.configurations) - len(open_ones)
             for index, configuration in enumerate(open_ones, start=done + 1):
@@ -100,7 +101,8 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
                 record = _run_one(sweep, configuration, process, recorder, context, heard)
                 store.add(record)
                 heard.finished(record)
-                if record.status is Status.INVALID and "throttled" in record.reason:
+                more = index < len(sweep.configurations)
+                if more and record.status is Status.INVALID and "throttled" in record.reason:
                     heard.phase("cooling down")
                     _cool_down(recorder)
 
@@ -125,7 +127,6 @@ def _run_one(
     answer = process.ask(configuration, sweep.procedure, heard.phase)
     recorder.gate.resume()  # a worker that died may have left it paused
     subject = Subject(configuration.model)
-    setup = _setup(configuration, sweep.procedure, answer)
     figures: dict[str, Figure] = {}
     if isinstance(answer, Trouble):
         status, reason = answer.status, answer.reason
@@ -133,6 +134,7 @@ def _run_one(
         subject = answer.subject
         trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it
         status, reason, figures = _evaluated(answer, trace, configuration, sweep.procedure, context)
+    setup = _setup(configuration, sweep.procedure, answer, recorder.faults)
     return Record(
         id=new_id(),
         kind="bench",
@@ -158,7 +160,9 @@ def _evaluated(
         return Status.FAILED, f"it ran, but its samples could not be evaluated ({error})", {}
 
 
-def _setup(configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble) -> Setup:
+def _setup(
+    configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble, faults: list[str]
+) -> Setup:
     protocol: dict[str, Plain] = msgspec.structs.asdict(procedure) | {"configuration": _key(configuration)}
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
@@ -181,6 +185,7 @@ def _setup(configuration: Configuration, procedure: Procedure, answer: Measureme
         options=configuration.options,
         effective=effective,
         protocol=protocol,
+        faults=faults,
     )
 
 
@@ -194,5 +199,6 @@ def _cool_down(recorder: Recorder) -> None:
         time.sleep(2.0)
         trace = recorder.trace(start)
         masks = [c.name for c in trace.channels if c.name.endswith("_throttle_count")]
-        if not any(invalidating_reasons(trace.union(name, start, perf_counter_ns())) for name in masks):
-            return
+        with suppress(MeasurementError):  # no sample just now, as from a hanging meter, does not tell: wait on
+            if not any(invalidating_reasons(trace.union(name, start, perf_counter_ns())) for name in masks):
+                return
