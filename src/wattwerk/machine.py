@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psutil
 
 from wattwerk.config import user_section
@@ -88,7 +89,8 @@ def describe(accelerators: Sequence[Accelerator] = (), limits: Mapping[str, floa
         cpu_logical_count=psutil.cpu_count(),
         memory_bytes=psutil.virtual_memory().total,
         virtual_machine=is_virtual(),
-        accelerators=list(accelerators),
+        # a serial identity has no business in a record that is passed on
+        accelerators=[msgspec.structs.replace(accelerator, uuid="") for accelerator in accelerators],
         packages=package_versions(),
         limits=dict(limits or {}),
     )

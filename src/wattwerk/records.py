@@ -143,12 +143,25 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Accelerator(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One accelerator of the machine."""
+    """One accelerator of the machine.
+
+    Attributes:
+        name: The product's name.
+        driver: The driver's version.
+        memory_bytes: Its memory.
+        power_limit_w: The power limit that is enforced.
+        prefix: First word of its channels and limits, such as ``gpu0``.
+        address: Its place on the PCI bus, such as ``00000000:3b:00.0``.
+        uuid: Its serial identity, known while measuring; a record does not carry it.
+    """
 
     name: str
     driver: str = ""
     memory_bytes: int | None = None
     power_limit_w: float | None = None
+    prefix: str = ""
+    address: str = ""
+    uuid: str = ""
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -129,7 +129,8 @@ class FakeMeter(Meter):
 
     def accelerators(self) -> list[Accelerator]:
         """Return the accelerator that it pretends to watch."""
-        return [Accelerator(self.pretence.accelerator)] if self.pretence.accelerator else []
+        its = self.pretence
+        return [Accelerator(its.accelerator, prefix=its.prefix)] if its.accelerator else []
 
     def limits(self) -> dict[str, float]:
         """Return the limits that it pretends to know."""

@@ -9,14 +9,15 @@ import pytest
 from tests.bench.conftest import SHORT
 
 from wattwerk.bench import statistics
-from wattwerk.bench.energy import Idle, energy_figures, own_accelerator
+from wattwerk.bench.cards import card_of
+from wattwerk.bench.energy import Idle, energy_figures
 from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.bench.worker import Block, Measurement, _time_both_ways
 from wattwerk.meters.base import Channel
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Platform, Provenance, Scope, Status, Subject
+from wattwerk.records import Accelerator, Platform, Provenance, Scope, Status, Subject
 from wattwerk.runtimes.base import Effective, Precision
 
 S = 1_000_000_000
@@ -78,7 +79,9 @@ def modelled_cpu() -> list[tuple[Channel, np.ndarray]]:
 
 def figures(seen: Trace, device: str = "cuda:0") -> dict:
     """Return the energy figures of the measurement."""
-    return energy_figures(MEASUREMENT, seen, configuration(device), PROCEDURE, Idle(seen, (S // 2, 3 * S // 2)))
+    return energy_figures(
+        MEASUREMENT, seen, configuration(device), PROCEDURE, Idle(seen, (S // 2, 3 * S // 2)), card_of(device)
+    )
 
 
 def test_gross_and_net_energy_of_one_inference() -> None:
@@ -150,28 +153,25 @@ def test_without_a_meter_energy_is_unavailable_with_a_reason() -> None:
     assert found["system_power_w"].note
 
 
-@pytest.mark.parametrize(
-    ("device", "visible", "prefix"),
-    [
-        ("cpu", "", None),
-        ("openvino:cpu", "", None),
-        ("cuda:0", "", "gpu0"),
-        ("cuda:1", "3,2", "gpu2"),
-        ("cuda:0", "GPU-8932f937-d72c", "unknown"),
-        ("cuda:2", "0", "unknown"),
-        ("tensorrt:1", "", "gpu1"),
-        ("gpu", "", "unknown"),
-        ("gpu.1", "", "unknown"),
-        ("migraphx:0", "", "unknown"),
-        ("cuda:²", "", "unknown"),
-    ],
-)
-def test_the_meters_card_is_the_one_that_ran(
-    monkeypatch: pytest.MonkeyPatch, device: str, visible: str, prefix: str | None
-) -> None:
-    """NVML's numbering is found from CUDA's, and no other vendor's device gets an NVIDIA card's energy."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert own_accelerator(device) == prefix
+def test_the_energy_is_that_of_the_card_that_ran() -> None:
+    """Two unlike cards, and CUDA's first one is NVML's second: its figures are those of gpu1."""
+    from msgspec.structs import replace
+
+    cards = (
+        Accelerator("NVIDIA Slow", prefix="gpu0", address="00000000:3b:00.0"),
+        Accelerator("NVIDIA H200", prefix="gpu1", address="00000000:3c:00.0"),
+    )
+    second = Channel(name="gpu1_power_w", form="gauge", scope=Scope.ACCELERATOR)
+    seen = trace((second, np.full(121, 100.0)))
+    context = Context(Platform("test", cpu_logical_count=2), Idle(seen, (S // 2, 3 * S // 2)), cards)
+    ran = replace(MEASUREMENT, device_address="0000:3c:00.0", device_name="")
+    _, _, found = evaluate(ran, seen, configuration("cuda:0"), PROCEDURE, context)
+    assert found["gpu_power_w"].value == pytest.approx(100)
+    assert found["peak_share_ratio"].value == pytest.approx(3.2e12 / 989.5e12, rel=1e-3)
+    _, _, unknown = evaluate(replace(ran, device_address=""), seen, configuration("cuda:0"), PROCEDURE, context)
+    assert unknown["gpu_energy_per_inference_j"].value is None
+    assert "CUDA_DEVICE_ORDER" in str(unknown["gpu_energy_per_inference_j"].note)
+    assert "gpu_power_w" not in unknown
 
 
 def test_the_median_sees_iterations_in_the_order_in_which_they_ran() -> None:

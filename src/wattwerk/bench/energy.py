@@ -5,7 +5,6 @@ Overlapping scopes are never added up, and a sum with a modelled part is modelle
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wattwerk.bench import statistics
+from wattwerk.bench.cards import Card
 from wattwerk.bench.scenario import FULL, Configuration, Procedure
 from wattwerk.bench.worker import Interval, Measurement
 from wattwerk.meters.base import Channel
@@ -73,7 +73,12 @@ class ScopeEnergy(msgspec.Struct, frozen=True):
 
 
 def energy_figures(
-    measurement: Measurement, trace: Trace, configuration: Configuration, procedure: Procedure, idle: Idle
+    measurement: Measurement,
+    trace: Trace,
+    configuration: Configuration,
+    procedure: Procedure,
+    idle: Idle,
+    card: Card,
 ) -> dict[str, Figure]:
     """Return power, energy and efficiency of every scope that a meter gives, and of the system.
 
@@ -83,8 +88,9 @@ def energy_figures(
         configuration: What was measured.
         procedure: How.
         idle: The idle machine before the sweep.
+        card: What ran the model.
     """
-    own = own_accelerator(configuration.device)
+    own = card.prefix
     figures: dict[str, Figure] = {}
     by_scope: dict[Scope, ScopeEnergy] = {}
     shown_of: dict[Scope, list[Channel]] = {}
@@ -108,30 +114,14 @@ def energy_figures(
     for scope in (runner, Scope.WALL):
         if scope not in by_scope:
             name = f"{PREFIXES[scope]}_energy_per_inference_j"
+            reason = card.reason if scope is runner else ""
             figures[name] = unavailable(
-                f"no meter of scope {scope.value} is available; see `wattwerk doctor`", scope=scope
+                reason or f"no meter of scope {scope.value} is available; see `wattwerk doctor`", scope=scope
             )
     figures |= _system_figures(everything, measurement, procedure, configuration.batch)
     figures |= _efficiency_figures(figures, own)
     figures |= _counter_check(measurement, trace, own)
     return figures | _window_figures(measurement, trace, shown_of.get(runner), procedure.windows)
-
-
-def own_accelerator(device: str) -> str | None:
-    """Return the prefix of the channels of the accelerator that a device name means; None for the CPU.
-
-    NVML counts all cards, CUDA those that ``CUDA_VISIBLE_DEVICES`` leaves. An accelerator that no meter here knows,
-    such as OpenVINO's ``gpu``, has a prefix that no channel has: its energy is unavailable rather than that of another.
-    """
-    family, _, index = device.lower().partition(":")
-    if "cpu" in device.lower():
-        return None
-    if family not in ("cuda", "tensorrt") or not index.isdecimal():
-        return "unknown"
-    visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
-    if visible:
-        index = visible[int(index)] if int(index) < len(visible) else ""
-    return f"gpu{index}" if index.isdecimal() else "unknown"
 
 
 def energy_channels(trace: Trace, scope: Scope) -> list[Channel]:

@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 
 from wattwerk.bench import statistics
-from wattwerk.bench.energy import Floats, Idle, energy_figures, iterations_at, own_accelerator, steady
+from wattwerk.bench.cards import Card, card_of
+from wattwerk.bench.energy import Floats, Idle, energy_figures, iterations_at, steady
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.bench.worker import Block, Measurement
 from wattwerk.catalog import devices
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Figure, Platform, Provenance, Scope, Status, derived, measured, unavailable
+from wattwerk.records import Accelerator, Figure, Platform, Provenance, Scope, Status, derived, measured, unavailable
 
 #: A change of the iterations' duration over the windows beyond this makes the measurement invalid.
 DRIFT_RATIO: Final = 0.10
@@ -26,10 +27,12 @@ class Context(msgspec.Struct, frozen=True):
     Attributes:
         platform: The machine.
         idle: The machine before the sweep, with no worker running.
+        accelerators: What the meters watch.
     """
 
     platform: Platform
     idle: Idle
+    accelerators: tuple[Accelerator, ...] = ()
 
 
 def evaluate(
@@ -40,15 +43,16 @@ def evaluate(
     context: Context,
 ) -> tuple[Status, str, dict[str, Figure]]:
     """Return how a measurement ended, why if not well, and its figures."""
+    card = card_of(configuration.device, measurement.device_address, context.accelerators)
     throughput, drift = _throughput(measurement, configuration.batch, procedure)
     figures = (
         _latency_figures(measurement)
         | {"throughput_per_s": throughput, "load_s": measured(measurement.load_ns / 1e9)}
-        | energy_figures(measurement, trace, configuration, procedure, context.idle)
+        | energy_figures(measurement, trace, configuration, procedure, context.idle, card)
         | _load_figures(measurement, trace, context)
         | _memory_figures(measurement)
-        | _rate_figures(measurement, throughput, _device_name(measurement, context))
-        | _accelerator_state(measurement, trace, configuration)
+        | _rate_figures(measurement, throughput, _device_name(measurement, context, card))
+        | _accelerator_state(measurement, trace, card.prefix)
         | _sampler_figures(measurement)
     )
     problems = _problems(measurement, figures, drift)
@@ -132,11 +136,9 @@ def _rate_figures(measurement: Measurement, throughput: Figure, device_name: str
     }
 
 
-def _device_name(measurement: Measurement, context: Context) -> str:
+def _device_name(measurement: Measurement, context: Context, card: Card) -> str:
     """Return the accelerator's name as the runtime tells it, or else as its meter does."""
-    own = own_accelerator(measurement.effective.device) or ""
-    index, known = own.removeprefix("gpu"), context.platform.accelerators
-    watched = known[int(index)].name if index.isdecimal() and int(index) < len(known) else ""
+    watched = next((each.name for each in context.accelerators if each.prefix and each.prefix == card.prefix), "")
     return measurement.device_name or watched
 
 
@@ -150,8 +152,7 @@ def _peak_share(effective: float, measurement: Measurement, device_name: str) ->
     return Figure(effective / peak.value, Provenance.MODELLED, low=low, high=high, note=peak.source)
 
 
-def _accelerator_state(measurement: Measurement, trace: Trace, configuration: Configuration) -> dict[str, Figure]:
-    own = own_accelerator(configuration.device)
+def _accelerator_state(measurement: Measurement, trace: Trace, own: str | None) -> dict[str, Figure]:
     names = {channel.name for channel in trace.channels}
     figures = {
         f"gpu_{name}": measured(trace.mean(f"{own}_{name}", *steady(measurement)), scope=Scope.ACCELERATOR)

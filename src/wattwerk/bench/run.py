@@ -93,7 +93,8 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
     cpu_model = processors.cpu_power_here()
     with Recorder(default_specs(cpu_model), procedure.rate_hz) as recorder:
         heard.phase("measuring the idle machine")
-        context = Context(machine.describe(recorder.accelerators, recorder.limits), _idle(procedure, recorder))
+        platform = machine.describe(recorder.accelerators, recorder.limits)
+        context = Context(platform, _idle(procedure, recorder), tuple(recorder.accelerators))
         with WorkerProcess(recorder.gate) as process:
             done = len(sweep.configurations) - len(open_ones)
             for index, configuration in enumerate(open_ones, start=done + 1):

@@ -75,6 +75,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         device_memory_peak_bytes: Peak memory on the accelerator; None where the runtime does not tell.
         finite: Whether all outputs were finite numbers.
         device_name: The accelerator's name as its runtime gives it; empty for the CPU.
+        device_address: Its PCI address; empty for the CPU or where the runtime does not tell.
     """
 
     subject: Subject
@@ -90,6 +91,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     device_memory_peak_bytes: int | None
     finite: bool
     device_name: str = ""
+    device_address: str = ""
 
 
 def answer(
@@ -142,7 +144,7 @@ def _measure(
         idle_after = _idle(procedure.idle_s, tell)
         finite = _all_finite(session, inputs)
         device_peak = session.device_memory_peak_bytes()
-        device_name = session.device_name()
+        device_name, device_address = session.device_name(), session.device_address()
         effective = session.effective
     finally:
         session.close()
@@ -162,6 +164,7 @@ def _measure(
         device_memory_peak_bytes=device_peak,
         finite=finite,
         device_name=device_name,
+        device_address=device_address,
     )
 
 
