@@ -207,6 +207,20 @@ def test_an_unreadable_store_is_left_alone(wattwerk_home: Path) -> None:
     assert path.read_bytes() == b"my diary" * 1000
 
 
+def test_an_unknown_meter_in_the_configuration_is_one_clear_line(wattwerk_home: Path, tmp_path: Path) -> None:
+    """A section of a meter that there is not ends the command before anything is stored, and the nearest is named."""
+    wattwerk_home.mkdir()
+    (wattwerk_home / "config.toml").write_text("[meters.nvm]\n")
+    for command in (["bench", str(write_tiny_onnx(tmp_path / "tiny.onnx"))], ["doctor"]):
+        answer = wattwerk(*command)
+        assert answer.returncode == 2
+        assert len(answer.stderr.strip().splitlines()) == 1
+        assert "meters.nvm" in answer.stderr
+        assert "did you mean 'nvml'" in answer.stderr
+    with Store() as store:
+        assert not store.plans()
+
+
 def test_bench_to_report_in_one_go(tmp_path: Path, wattwerk_home: Path) -> None:
     """A person benches a file, lists and shows the result, exports it, compares it with itself and gets a report."""
     model = write_tiny_onnx(tmp_path / "tiny.onnx")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.bench.conftest import SHORT
+from tests.bench.conftest import SHORT, write_tiny_onnx
 
 from wattwerk.bench.run import remaining, run_sweep
 from wattwerk.bench.scenario import Configuration, Sweep, new_sweep
@@ -113,6 +113,14 @@ def test_samples_that_do_not_suffice_are_a_record_too(tiny_onnx: Path, monkeypat
     assert [bool(record.figures) for record in records] == [False, True]
     assert records[0].status is Status.FAILED
     assert "a gap in the samples" in records[0].reason
+
+
+def test_a_rewritten_batch_is_told(tmp_path: Path) -> None:
+    """A file that is fixed to a batch of 2 runs with 4 too, and that record says what the file itself has."""
+    model = write_tiny_onnx(tmp_path / "fixed.onnx", batch=2)
+    records = measure(configuration(model, batch=2), configuration(model, batch=4))
+    told = {record.setup.batch: record.setup.effective.get("rewritten_from_batch") for record in records}
+    assert told == {2: None, 4: 2}
 
 
 def with_fake_meter(home: Path, lines: str) -> None:

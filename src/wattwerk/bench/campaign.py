@@ -93,6 +93,7 @@ def _given(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _new(store: Store, given: dict[str, Any], config: Path | None) -> Sweep:
+    inventory.check_sections()
     request = plan.read_request(config, given) if config else plan.to_request(given)
     sweep = new_sweep(plan.configurations_of(request), plan.procedure_of(request))
     store.add_plan(sweep.id, sweep.to_json())

@@ -145,7 +145,7 @@ def _measure(
         finite = _all_finite(session, inputs)
         device_peak = session.device_memory_peak_bytes()
         device_name, device_address = session.device_name(), session.device_address()
-        effective = session.effective
+        effective = _with_rewriting(session.effective, model.fixed_batch, configuration.batch)
     finally:
         session.close()
     del call, session  # the bound call holds the model's memory
@@ -172,6 +172,13 @@ def _measure(
 def _model(reference: str, weights: str | None, input_shape: tuple[int, ...] | None, seed: int) -> models.CatalogModel:
     """Keep the last models, since many configurations of a sweep share them."""
     return models.resolve(reference, weights=weights, input_shape=input_shape, seed=seed)
+
+
+def _with_rewriting(effective: Effective, fixed_batch: int | None, batch: int) -> Effective:
+    """Note that another batch size was put in the place of the one that the model's file is fixed to."""
+    if fixed_batch is None or fixed_batch == batch:
+        return effective
+    return msgspec.structs.replace(effective, details={**effective.details, "rewritten_from_batch": fixed_batch})
 
 
 def _load_spec(configuration: Configuration, procedure: Procedure, model: models.CatalogModel) -> LoadSpec:
