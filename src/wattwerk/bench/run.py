@@ -16,12 +16,12 @@ from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
 from wattwerk.bench.worker import Measurement, Trouble
-from wattwerk.catalog import processors
+from wattwerk.catalog import models, processors
 from wattwerk.errors import MeasurementError
 from wattwerk.meters.inventory import default_specs
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Figure, Record, Setup, Status, Subject, new_id, now
+from wattwerk.records import Figure, Record, Setup, Status, new_id, now
 from wattwerk.store import Store
 
 _COOL_DOWN_LIMIT_S = 60.0
@@ -127,10 +127,9 @@ def _run_one(
     started_at, start = now(), perf_counter_ns() - _LEAD_NS
     answer = process.ask(configuration, sweep.procedure, heard.phase)
     recorder.gate.resume()  # a worker that died may have left it paused
-    subject = Subject(configuration.model)
     figures: dict[str, Figure] = {}
     if isinstance(answer, Trouble):
-        status, reason = answer.status, answer.reason
+        subject, status, reason = models.bare_subject(configuration.model), answer.status, answer.reason
     else:
         subject = answer.subject
         trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from wattwerk.bench.naming import told_apart
 from wattwerk.bench.report_labels import (
     EnergyBasis,
     Names,
@@ -141,6 +142,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
         default: The configuration that gains are counted from. Its runtime and precision are the default for the
             other models too; None chooses by ``report_labels.default_of``.
     """
+    records = told_apart(records)
     names = Names(records)
     models = tuple(_model(model, group, names, default) for model, group in by_model(records).items())
     exclusions = tuple(
