@@ -249,6 +249,10 @@ class SweepProgress:
                 f"{_name(_told_apart(self._done)[-1])}: {told}", soft_wrap=True, highlight=False, markup=False
             )
 
+    def warned(self, text: str) -> None:
+        """Show a warning; on the standard error output, so also beside JSON."""
+        self._progress.console.print(f"warning: {text}", soft_wrap=True, highlight=False, markup=False)
+
     @staticmethod
     def _short(text: str) -> str:
         width = max(20, err.width - 42)

@@ -42,6 +42,9 @@ class Listener(Protocol):
     def finished(self, record: Record) -> None:
         """Hear that a configuration is done and stored."""
 
+    def warned(self, text: str) -> None:
+        """Hear of something that is left out and why, in one line."""
+
 
 class Silence:
     """A listener that does nothing."""
@@ -53,6 +56,9 @@ class Silence:
         """Do nothing."""
 
     def finished(self, record: Record) -> None:
+        """Do nothing."""
+
+    def warned(self, text: str) -> None:
         """Do nothing."""
 
 
