@@ -169,6 +169,35 @@ def test_cooling_down_outlives_missing_samples(monkeypatch: pytest.MonkeyPatch) 
     run._cool_down(Blind())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("odd", ["unstorable", "unreadable"])
+def test_results_that_cannot_be_stored_are_a_record_too(
+    tiny_onnx: Path, fake_plugin: str, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime that tells what JSON cannot hold, or what cannot be read here, fails alone; the next is measured."""
+    from wattwerk.bench import process
+
+    monkeypatch.setattr(process, "_DEATH_S", 1.0)
+    records = measure(
+        configuration(tiny_onnx, runtime=fake_plugin, options={"tell": odd}),
+        configuration(tiny_onnx, runtime=fake_plugin),
+    )
+    found = {record.setup.options.get("tell"): record for record in records}
+    assert found[odd].status is Status.FAILED
+    assert found[odd].reason
+    assert found[None].figures
+
+
+def test_a_figure_that_is_no_number_is_not_stored(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has no NaN, and a record with one could not be read again: its configuration failed, and says why."""
+    from wattwerk.bench import run
+    from wattwerk.records import measured
+
+    monkeypatch.setattr(run, "evaluate", lambda *_: (Status.OK, "", {"load_s": measured(float("nan"))}))
+    (record,) = measure(configuration(tiny_onnx))
+    assert record.status is Status.FAILED
+    assert "cannot be stored" in record.reason
+
+
 def test_resuming_runs_only_what_is_missing(tiny_onnx: Path) -> None:
     """A sweep whose first part is stored measures the rest, in the same order."""
     sweep = new_sweep([configuration(tiny_onnx, batch=b) for b in (1, 2)], SHORT)

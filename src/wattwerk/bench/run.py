@@ -17,11 +17,11 @@ from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
 from wattwerk.bench.worker import Measurement, Trouble
 from wattwerk.catalog import models, processors
-from wattwerk.errors import MeasurementError
+from wattwerk.errors import MeasurementError, StoreError
 from wattwerk.meters.inventory import default_specs
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Figure, Record, Setup, Status, new_id, now
+from wattwerk.records import Figure, Record, Setup, Status, from_json, new_id, now, to_json
 from wattwerk.store import Store
 
 _COOL_DOWN_LIMIT_S = 60.0
@@ -141,7 +141,7 @@ def _run_one(
         trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it
         status, reason, figures = _evaluated(answer, trace, configuration, sweep.procedure, context)
     setup = _setup(configuration, sweep.procedure, answer, recorder.faults)
-    return Record(
+    record = Record(
         id=new_id(),
         kind="bench",
         group=sweep.id,
@@ -154,6 +154,21 @@ def _run_one(
         reason=reason,
         figures=figures,
     )
+    return _storable(record)
+
+
+def _storable(record: Record) -> Record:
+    """Return the record; without its results where they cannot be written and read again, such as a figure of NaN.
+
+    What a runtime or a meter from elsewhere tells may hold anything; that is the end of its configuration only.
+    """
+    try:
+        from_json(to_json(record))
+    except (StoreError, TypeError, ValueError, RecursionError) as error:
+        reason = f"it ran, but its results cannot be stored ({error})"
+        setup = msgspec.structs.replace(record.setup, effective={})
+        return msgspec.structs.replace(record, status=Status.FAILED, reason=reason, setup=setup, figures={})
+    return record
 
 
 def _evaluated(
@@ -162,7 +177,7 @@ def _evaluated(
     """Evaluate; samples that do not suffice are this configuration's result, and never the end of the sweep."""
     try:
         return evaluate(answer, trace, configuration, procedure, context)
-    except (MeasurementError, ArithmeticError, ValueError) as error:
+    except (MeasurementError, ArithmeticError, ValueError, LookupError, TypeError) as error:
         return Status.FAILED, f"it ran, but its samples could not be evaluated ({error})", {}
 
 
