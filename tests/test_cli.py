@@ -93,6 +93,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, str]:
         (["bench", "mobilenet-v2", "--windows", "1"], "windows"),
         (["bench", "mobilenet-v2", "--iterations", "-1"], "iterations"),
         (["bench", "mobilenet-v2", "--weights", "{weights.safetensors}"], "weights.safetensors"),
+        (["bench", "mobilenet-v2", "--report", "no-such-folder/report.html"], "no-such-folder"),
         (["bench", "--config", "{absurd.toml}"], "absurd.toml"),
         (["bench", "--config", "{unknown.toml}"], "batches"),
         (["bench", "--config", "{type.toml}"], "type.toml"),

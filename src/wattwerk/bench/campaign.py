@@ -76,6 +76,8 @@ def bench(
         MeasurementError: The recorder died.
     """
     given = _given(asked)
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):  # known before anything is measured
+        raise ConfigError(f"cannot write the report {report}", "name a file in a folder that exists")
     heard = listener or Silence()
     with Store() as store:
         sweep, held = _unfinished(store, given, config, heard) if resume else _new(store, given, config)
