@@ -222,6 +222,28 @@ def test_an_unknown_meter_in_the_configuration_is_one_clear_line(wattwerk_home: 
         assert not store.plans()
 
 
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("[meters.rapl]\nnonsense = 3", "[meters.rapl]: unknown key 'nonsense': use one of root"),
+        ("[meters.nvml]\ndevice = [0]", "[meters.nvml]: unknown key 'device': did you mean 'devices'?"),
+        ("[meters.nvml]\ndevices = 'all'", "[meters.nvml]: Expected `array | null`, got `str` - at `$.devices`"),
+        ("[meters.host-load]\nrate = 3", "[meters.host-load]: unknown key 'rate': remove it"),
+    ],
+)
+def test_a_wrong_option_of_a_meter_is_one_clear_line(
+    wattwerk_home: Path, tmp_path: Path, section: str, told: str
+) -> None:
+    """An option that its meter does not have ends the command before anything is stored, on any machine."""
+    wattwerk_home.mkdir()
+    (wattwerk_home / "config.toml").write_text(section)
+    answer = wattwerk("bench", str(write_tiny_onnx(tmp_path / "tiny.onnx")))
+    assert answer.returncode == 2
+    assert told in " ".join(answer.stderr.split())
+    with Store() as store:
+        assert not store.plans()
+
+
 def test_bench_to_report_in_one_go(tmp_path: Path, wattwerk_home: Path) -> None:
     """A person benches a file, lists and shows the result, exports it, compares it with itself and gets a report."""
     model = write_tiny_onnx(tmp_path / "tiny.onnx")

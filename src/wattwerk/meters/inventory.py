@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 from wattwerk.config import home, to_struct, user_section
@@ -17,16 +18,19 @@ READING_BOUND_RATIO: Final = 0.1
 
 
 def check_sections() -> None:
-    """Check that every section ``[meters.<name>]`` of the user's ``config.toml`` is one of a meter.
+    """Check that every section ``[meters.<name>]`` of the user's ``config.toml`` is one of a meter and fits it.
 
     Raises:
-        ConfigError: A name is that of no meter, or ``config.toml`` cannot be read.
+        ConfigError: A name is that of no meter, an option is none of its meter's or has a wrong value, or
+            ``config.toml`` cannot be read.
     """
     known = METERS.names()
+    path = home() / "config.toml"
     for name in user_section("meters"):
         if name not in known:
-            path = home() / "config.toml"
             raise ConfigError(f"{path}: [meters.{name}] is no section of a meter", suggestion(name, known))
+        with suppress(UnavailableError):  # a plug-in that cannot be imported: its probe says so
+            to_struct(METERS.load(name).config, user_section("meters", name), f"{path}: [meters.{name}]")
 
 
 def probe_all(cpu_model: dict[str, Any] | None = None) -> dict[str, Probe]:
