@@ -153,6 +153,43 @@ def test_without_a_meter_energy_is_unavailable_with_a_reason() -> None:
     assert found["system_power_w"].note
 
 
+def test_a_card_that_falls_silent_keeps_the_latency() -> None:
+    """Nothing of the GPU after 5 s: its figures and the sum have a reason, the processor's and the latency a value."""
+    seen = trace(*modelled_cpu())
+    seen.values[50:, :3] = np.nan
+    context = Context(Platform("test", cpu_logical_count=2), Idle(seen, (S // 2, 3 * S // 2)))
+    ended, _, found = evaluate(MEASUREMENT, seen, configuration(), PROCEDURE, context)
+    assert ended is Status.OK
+    lost = {name for name, figure in found.items() if figure.value is None}
+    assert lost == {
+        "gpu_power_w", "gpu_energy_per_inference_j", "gpu_net_energy_per_inference_j", "loaded_idle_gpu_power_w",
+        "unloaded_idle_gpu_power_w", "gpu_counter_disagreement_ratio", "wall_energy_per_inference_j",
+        "system_power_w", "system_energy_per_inference_j", "accelerator_efficiency_per_s_per_w",
+        "system_efficiency_per_s_per_w", "device_memory_peak_bytes",
+    }  # fmt: skip
+    assert "its part accelerator is missing" in str(found["system_power_w"].note)
+    assert found["idle_gpu_power_w"].value == pytest.approx(80, rel=0.01)
+
+
+def test_a_second_card_that_falls_silent_costs_the_sum_only() -> None:
+    """The card that ran keeps its energy; the system's would be too small without the other one."""
+    second = Channel(name="gpu1_power_w", form="gauge", scope=Scope.ACCELERATOR)
+    found = figures(trace((second, np.full(121, np.nan)), *modelled_cpu()))
+    assert found["gpu_power_w"].value == pytest.approx(500, rel=0.01)
+    assert found["system_power_w"].value is None
+    assert "gpu1_power_w" in str(found["system_power_w"].note)
+
+
+def test_a_silent_host_load_costs_the_load_only() -> None:
+    """Without samples of the processor's time its load is unavailable; the rest of the record stays."""
+    seen = trace()
+    seen.values[:, 3] = np.nan
+    context = Context(Platform("test", cpu_logical_count=2), Idle(seen, (S // 2, 3 * S // 2)))
+    _, _, found = evaluate(MEASUREMENT, seen, configuration(), PROCEDURE, context)
+    assert found["cpu_utilisation_ratio"].value is found["cpu_load_delta_ratio"].value is None
+    assert found["gpu_power_w"].value
+
+
 def test_the_energy_is_that_of_the_card_that_ran() -> None:
     """Two unlike cards, and CUDA's first one is NVML's second: its figures are those of gpu1."""
     from msgspec.structs import replace

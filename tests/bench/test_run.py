@@ -153,6 +153,25 @@ def test_failed_reads_and_limits_are_in_the_record(tiny_onnx: Path, fake_plugin:
     assert record.platform.limits == {"fake_temperature_slowdown_celsius": 92.0}
 
 
+@pytest.mark.parametrize("scope", ["accelerator", "wall", "board"])
+def test_a_meter_that_falls_silent_costs_its_own_scope_only(
+    tiny_onnx: Path, fake_plugin: str, wattwerk_home: Path, scope: str
+) -> None:
+    """Latency, throughput and other meters' energies stay; what the silent meter is part of is unavailable, and why."""
+    with_fake_meter(wattwerk_home, f'scope = "{scope}"\nfail_after = 15')
+    (record,) = measure(configuration(tiny_onnx))
+    assert record.status in (Status.OK, Status.INVALID), record.reason
+    for name in ("latency_p50_s", "throughput_per_s", "cpu_energy_per_inference_j", "energy_window_s"):
+        assert record.value(name), name
+    lost = ["system_power_w", "system_energy_per_inference_j", "system_efficiency_per_s_per_w"]
+    if scope != "accelerator":  # which the model did not run on: it counts in the system's sum alone
+        lost += [f"{scope}_power_w", f"{scope}_energy_per_inference_j", f"loaded_idle_{scope}_power_w"]
+    for name in lost:
+        assert record.figures[name].provenance is Provenance.UNAVAILABLE, name
+        assert "fake_energy_j was not recorded over the whole interval" in str(record.figures[name].note), name
+    assert any("failed reads" in fault for fault in record.setup.faults)
+
+
 def test_cooling_down_outlives_missing_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """A meter that gives nothing while the sweep waits for it to cool costs the wait, and does not end the sweep."""
     from wattwerk.bench import run

@@ -14,11 +14,14 @@ from wattwerk.bench.energy import Floats, Idle, energy_figures, iterations_at, s
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.bench.worker import Block, Measurement
 from wattwerk.catalog import devices
+from wattwerk.errors import MeasurementError
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Accelerator, Figure, Platform, Provenance, Scope, Status, derived, measured, unavailable
 
 #: A change of the iterations' duration over the windows beyond this makes the measurement invalid.
 DRIFT_RATIO: Final = 0.10
+
+_STATES: Final = ("clock_sm_hz", "clock_memory_hz", "temperature_celsius", "utilisation_ratio", "throttle_count")
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -106,8 +109,11 @@ def _sampler_figures(measurement: Measurement) -> dict[str, Figure]:
 
 def _load_figures(measurement: Measurement, trace: Trace, context: Context) -> dict[str, Figure]:
     cores = context.platform.cpu_logical_count or 1
-    busy = trace.rate("cpu_busy_s", *steady(measurement)) / cores
-    idle = context.idle.trace.rate("cpu_busy_s", *context.idle.interval) / cores
+    try:
+        busy = trace.rate("cpu_busy_s", *steady(measurement)) / cores
+        idle = context.idle.trace.rate("cpu_busy_s", *context.idle.interval) / cores
+    except MeasurementError as error:
+        return dict.fromkeys(("cpu_utilisation_ratio", "cpu_load_delta_ratio"), unavailable(error.message))
     return {
         "cpu_utilisation_ratio": measured(busy),
         "cpu_load_delta_ratio": measured(busy - idle, note="against the idle machine before the sweep"),
@@ -153,19 +159,19 @@ def _peak_share(effective: float, measurement: Measurement, device_name: str) ->
 
 
 def _accelerator_state(measurement: Measurement, trace: Trace, own: str | None) -> dict[str, Figure]:
-    names = {channel.name for channel in trace.channels}
-    figures = {
-        f"gpu_{name}": measured(trace.mean(f"{own}_{name}", *steady(measurement)), scope=Scope.ACCELERATOR)
-        for name in ("clock_sm_hz", "clock_memory_hz", "temperature_celsius", "utilisation_ratio")
-        if f"{own}_{name}" in names
-    }
-    if f"{own}_throttle_count" in names:
-        from wattwerk.meters.nvml import throttle_reasons
+    from wattwerk.meters.nvml import throttle_reasons
 
-        seen = trace.union(f"{own}_throttle_count", *steady(measurement))
-        note = ", ".join(throttle_reasons(seen)) or "none"
-        figures["gpu_throttle_count"] = measured(seen, scope=Scope.ACCELERATOR, note=note)
-    return figures
+    def state(name: str) -> Figure:
+        try:
+            if name != "throttle_count":
+                return measured(trace.mean(f"{own}_{name}", *steady(measurement)), scope=Scope.ACCELERATOR)
+            seen = trace.union(f"{own}_{name}", *steady(measurement))
+        except MeasurementError as error:
+            return unavailable(error.message, scope=Scope.ACCELERATOR)
+        return measured(seen, scope=Scope.ACCELERATOR, note=", ".join(throttle_reasons(seen)) or "none")
+
+    names = {channel.name for channel in trace.channels}
+    return {f"gpu_{name}": state(name) for name in _STATES if f"{own}_{name}" in names}
 
 
 def _problems(measurement: Measurement, figures: dict[str, Figure], drift: float) -> list[str]:
