@@ -257,7 +257,12 @@ def _worse(ratio: Ratio, tolerance_ratio: float, modelled: bool) -> bool:
 
 
 def _missing_notes(a: Record, b: Record, energy: Ratio | None) -> list[str]:
-    """Say why there is no energy ratio although a side has energies."""
+    """Say why there is no energy ratio although a side has energies, and which energy was lost from A to B."""
+    notes = []
+    basis = next((basis for basis in BASES if energy_on(a, basis)), None)
+    lost = b.figures.get(basis.gross) if basis else None
+    if basis and lost and lost.value is None:  # as where a meter fell silent: a narrower energy is compared, or none
+        notes.append(f"B has no energy ({basis.words}): {lost.note}")
     if energy is None and any(energy_on(record, basis) for record in (a, b) for basis in BASES):
-        return ["energies of different scope or provenance are not compared"]
-    return []
+        notes.append("energies of different scope or provenance are not compared")
+    return notes
