@@ -43,12 +43,15 @@ def make_record() -> Callable[..., Record]:
 
 @pytest.fixture
 def fake_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Install the fake runtime as a third party's plug-in, for this process and its children; return its name."""
+    """Install the fake runtime and meter as a plug-in, for this process and its children; return their name."""
     folder = tmp_path / "plugins"
     info = folder / "wattwerk_fake-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wattwerk-fake\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[wattwerk.runtimes]\nfake = wattwerk.testing:FakeRuntime\n")
+    (info / "entry_points.txt").write_text(
+        "[wattwerk.runtimes]\nfake = wattwerk.testing:FakeRuntime\n"
+        "[wattwerk.meters]\nfake = wattwerk.testing:FakeMeter\n"
+    )
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return "fake"

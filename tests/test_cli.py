@@ -93,6 +93,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, str]:
         (["bench", "mobilenet-v2", "--windows", "1"], "windows"),
         (["bench", "mobilenet-v2", "--iterations", "-1"], "iterations"),
         (["bench", "mobilenet-v2", "--weights", "{weights.safetensors}"], "weights.safetensors"),
+        (["bench", "mobilenet-v2", "--report", "no-such-folder/report.html"], "no-such-folder"),
         (["bench", "--config", "{absurd.toml}"], "absurd.toml"),
         (["bench", "--config", "{unknown.toml}"], "batches"),
         (["bench", "--config", "{type.toml}"], "type.toml"),
@@ -205,6 +206,42 @@ def test_an_unreadable_store_is_left_alone(wattwerk_home: Path) -> None:
         assert "records.db" in answer.stderr
         assert "Traceback" not in answer.stderr
     assert path.read_bytes() == b"my diary" * 1000
+
+
+def test_an_unknown_meter_in_the_configuration_is_one_clear_line(wattwerk_home: Path, tmp_path: Path) -> None:
+    """A section of a meter that there is not ends the command before anything is stored, and the nearest is named."""
+    wattwerk_home.mkdir()
+    (wattwerk_home / "config.toml").write_text("[meters.nvm]\n")
+    for command in (["bench", str(write_tiny_onnx(tmp_path / "tiny.onnx"))], ["doctor"]):
+        answer = wattwerk(*command)
+        assert answer.returncode == 2
+        assert len(answer.stderr.strip().splitlines()) == 1
+        assert "meters.nvm" in answer.stderr
+        assert "did you mean 'nvml'" in answer.stderr
+    with Store() as store:
+        assert not store.plans()
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("[meters.rapl]\nnonsense = 3", "[meters.rapl]: unknown key 'nonsense': use one of root"),
+        ("[meters.nvml]\ndevice = [0]", "[meters.nvml]: unknown key 'device': did you mean 'devices'?"),
+        ("[meters.nvml]\ndevices = 'all'", "[meters.nvml]: Expected `array | null`, got `str` - at `$.devices`"),
+        ("[meters.host-load]\nrate = 3", "[meters.host-load]: unknown key 'rate': remove it"),
+    ],
+)
+def test_a_wrong_option_of_a_meter_is_one_clear_line(
+    wattwerk_home: Path, tmp_path: Path, section: str, told: str
+) -> None:
+    """An option that its meter does not have ends the command before anything is stored, on any machine."""
+    wattwerk_home.mkdir()
+    (wattwerk_home / "config.toml").write_text(section)
+    answer = wattwerk("bench", str(write_tiny_onnx(tmp_path / "tiny.onnx")))
+    assert answer.returncode == 2
+    assert told in " ".join(answer.stderr.split())
+    with Store() as store:
+        assert not store.plans()
 
 
 def test_bench_to_report_in_one_go(tmp_path: Path, wattwerk_home: Path) -> None:

@@ -141,6 +141,35 @@ def test_deleting_takes_whole_ids_only(tmp_path: Path, make_record: Make) -> Non
         assert [r.id for r in store.records()] == ["2" * 12]
 
 
+def test_deleting_all_records_of_a_sweep_forgets_its_plan(tmp_path: Path, make_record: Make) -> None:
+    """The plan stays as long as there is a record of the sweep; other plans stay anyhow."""
+    with Store(tmp_path / "a.db") as store:
+        for plan in ("a" * 12, "b" * 12):
+            store.add_plan(plan, "{}")
+        store.add(make_record("1" * 12))
+        store.add(make_record("2" * 12))
+        store.delete(["1" * 12])
+        assert {p.id for p in store.plans()} == {"a" * 12, "b" * 12}
+        store.delete(["2" * 12])
+        assert {p.id for p in store.plans()} == {"b" * 12}
+
+
+def test_an_older_store_knows_which_sweeps_are_finished(tmp_path: Path, make_record: Make) -> None:
+    """A plan of the second layout is finished if each configuration has a record; a broken one does not hinder."""
+    path = tmp_path / "old.db"
+    old = sqlite3.connect(path)
+    for statement in (*MIGRATIONS[0], *MIGRATIONS[1]):
+        old.execute(statement)
+    old.execute("INSERT INTO records VALUES (?, ?)", ("1" * 12, to_json(make_record("1" * 12)).decode()))
+    for plan, body in (("a" * 12, '{"configurations": [{}]}'), ("b" * 12, '{"configurations": [{}]}'), ("c" * 12, "{")):
+        old.execute("INSERT INTO plans VALUES (?, '2026-01-01', ?)", (plan, body))
+    old.execute("PRAGMA user_version = 2")
+    old.commit()
+    old.close()
+    with Store(path) as store:
+        assert {p.id[0]: p.finished_at for p in store.plans()} == {"a": "2026-01-01", "b": None, "c": None}
+
+
 def _write_many(path: Path, record: Record, count: int) -> None:
     from msgspec.structs import replace
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psutil
 
 from wattwerk.config import user_section
@@ -66,11 +67,12 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def describe(accelerators: Sequence[Accelerator] = ()) -> Platform:
+def describe(accelerators: Sequence[Accelerator] = (), limits: Mapping[str, float] | None = None) -> Platform:
     """Describe this machine.
 
     Args:
         accelerators: What the meters and runtimes found.
+        limits: What the meters tell of fixed limits.
 
     Returns:
         The platform; its label is ``label`` in the ``[machine]`` section of ``config.toml``, else the first
@@ -87,8 +89,10 @@ def describe(accelerators: Sequence[Accelerator] = ()) -> Platform:
         cpu_logical_count=psutil.cpu_count(),
         memory_bytes=psutil.virtual_memory().total,
         virtual_machine=is_virtual(),
-        accelerators=list(accelerators),
+        # a serial identity has no business in a record that is passed on
+        accelerators=[msgspec.structs.replace(accelerator, uuid="") for accelerator in accelerators],
         packages=package_versions(),
+        limits=dict(limits or {}),
     )
 
 

@@ -7,7 +7,9 @@ and need no case per kind of record. docs/records.md lists the names.
 from __future__ import annotations
 
 import datetime
+import re
 import secrets
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Final
 
@@ -141,16 +143,44 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Accelerator(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One accelerator of the machine."""
+    """One accelerator of the machine.
+
+    Attributes:
+        name: The product's name.
+        driver: The driver's version.
+        memory_bytes: Its memory.
+        power_limit_w: The power limit that is enforced.
+        prefix: First word of its channels and limits, such as ``gpu0``.
+        address: Its place on the PCI bus, such as ``00000000:3b:00.0``.
+        uuid: Its serial identity, known while measuring; a record does not carry it.
+    """
 
     name: str
     driver: str = ""
     memory_bytes: int | None = None
     power_limit_w: float | None = None
+    prefix: str = ""
+    address: str = ""
+    uuid: str = ""
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where it was run."""
+    """Where it was run.
+
+    Attributes:
+        label: What the machine is called.
+        os: The system's name and version.
+        kernel: The kernel's version.
+        python: The interpreter's version.
+        cpu: The processor's name.
+        cpu_physical_count: Its cores.
+        cpu_logical_count: Its threads.
+        memory_bytes: Main memory.
+        virtual_machine: Whether it is one; None where the system does not tell.
+        accelerators: Those that the meters watch.
+        packages: Name -> version of what can change a figure.
+        limits: Fixed limits that the meters tell, named as their channels: ``gpu0_temperature_slowdown_celsius``.
+    """
 
     label: str
     os: str = ""
@@ -163,6 +193,7 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
     virtual_machine: bool | None = None
     accelerators: list[Accelerator] = []
     packages: dict[str, str] = {}
+    limits: dict[str, float] = {}
 
 
 class Setup(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -177,6 +208,7 @@ class Setup(msgspec.Struct, frozen=True, omit_defaults=True):
         options: Options of the runtime.
         effective: Precision, threads, streams, device and more, as the runtime reports them.
         protocol: Iterations, windows, seed: how the measuring was done.
+        faults: What had gone wrong with the meters by the end: one that did not open, that hung, reads that failed.
     """
 
     runtime: str = ""
@@ -187,6 +219,7 @@ class Setup(msgspec.Struct, frozen=True, omit_defaults=True):
     options: dict[str, Any] = {}
     effective: dict[str, str | int | float | bool | None] = {}
     protocol: dict[str, str | int | float | bool | None] = {}
+    faults: list[str] = []
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,6 +257,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """Return the value of a figure; None if the record does not have it."""
         figure = self.figures.get(name)
         return figure.value if figure else None
+
+
+def faults_of(records: Iterable[Record]) -> list[str]:
+    """Return what went wrong with the meters, each fault once: of one whose count grew, the last word."""
+    last: dict[tuple[str, str], str] = {}
+    for record in sorted(records, key=lambda record: record.finished_at):
+        for fault in record.setup.faults:
+            last[record.group, re.sub(r"\d+", "#", fault).partition(",")[0]] = fault
+    return list(dict.fromkeys(last.values()))
 
 
 def new_id() -> str:

@@ -27,6 +27,13 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX records_by_group ON records (json_extract(body, '$.group'))",
         "CREATE TABLE plans (id TEXT PRIMARY KEY, created_at TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "ALTER TABLE plans ADD COLUMN finished_at TEXT",
+        # of the sweeps before this step those are finished that have a record for every configuration
+        "UPDATE plans SET finished_at = created_at WHERE CASE WHEN json_valid(body) THEN "
+        "json_array_length(body, '$.configurations') <= (SELECT COUNT(*) FROM records "
+        "WHERE json_extract(records.body, '$.group') = plans.id) END",
+    ),
 )
 
 _WAIT_S: Final = 30.0
@@ -39,11 +46,14 @@ class Plan(msgspec.Struct, frozen=True):
         id: The sweep's id, which its records carry as ``group``.
         created_at: ISO 8601 in UTC.
         body: The plan itself as JSON; the room that wrote it knows its form.
+        finished_at: When the sweep was done, also if its records were deleted later; None for one that was cut off or
+            still runs.
     """
 
     id: str
     created_at: str
     body: str
+    finished_at: str | None = None
 
 
 class Store:
@@ -122,18 +132,40 @@ class Store:
         return [from_json(body) for (body,) in self._rows("SELECT body FROM records WHERE id = ?", found[0])]
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Delete records by their whole ids and return how many there were."""
+        """Delete records by their whole ids and return how many there were.
+
+        The plan of a sweep that loses its last record so goes too: what was thrown away is not taken up again.
+        """
+        count = 0
         with self._transaction():
-            return sum(self._connection.execute("DELETE FROM records WHERE id = ?", (i,)).rowcount for i in ids)
+            for record_id in ids:
+                where = "WHERE id = ?"
+                query = f"SELECT json_extract(body, '$.group') FROM records {where}"
+                for (group,) in self._connection.execute(query, (record_id,)).fetchall():
+                    count += self._connection.execute(f"DELETE FROM records {where}", (record_id,)).rowcount
+                    self._connection.execute(
+                        "DELETE FROM plans WHERE id = ? AND NOT EXISTS "
+                        "(SELECT 1 FROM records WHERE json_extract(records.body, '$.group') = plans.id)",
+                        (group,),
+                    )
+        return count
 
     def add_plan(self, plan_id: str, body: str) -> None:
         """Keep the plan of a sweep."""
         with self._transaction():
-            self._connection.execute("INSERT INTO plans VALUES (?, ?, ?)", (plan_id, now(), body))
+            self._connection.execute(
+                "INSERT INTO plans (id, created_at, body) VALUES (?, ?, ?)", (plan_id, now(), body)
+            )
+
+    def finish_plan(self, plan_id: str) -> None:
+        """Note that a sweep is done, so that nothing of it is measured again."""
+        with self._transaction():
+            self._connection.execute("UPDATE plans SET finished_at = ? WHERE id = ?", (now(), plan_id))
 
     def plans(self) -> list[Plan]:
         """Return the plans, newest first."""
-        return [Plan(*row) for row in self._rows("SELECT id, created_at, body FROM plans ORDER BY created_at DESC")]
+        query = "SELECT id, created_at, body, finished_at FROM plans ORDER BY created_at DESC"
+        return [Plan(*row) for row in self._rows(query)]
 
     def _rows(self, query: str, values: Iterable[object] = ()) -> list[tuple[str, ...]]:
         with self._clear_errors():

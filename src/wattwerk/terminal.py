@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wattwerk.errors import WattwerkError
-from wattwerk.records import Figure, Provenance, Record, Status
+from wattwerk.records import Figure, Provenance, Record, Status, faults_of
 from wattwerk.units import format_value
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def records_table(records: Sequence[Record], *, with_id: bool) -> Table:
     table.add_column("Prec.", no_wrap=True)
     for name in ("Batch", "p50", "1/s", "Energy"):
         table.add_column(name, justify="right", no_wrap=True)
-    for record in records:
+    for record in _told_apart(records):
         cells = [*([record.id[:6]] if with_id else []), *_cells(record)]
         table.add_row(*map(Text, cells), style=_style(record))
     return table
@@ -103,12 +103,19 @@ def _style(record: Record) -> str:
 
 def legend(records: Sequence[Record]) -> list[str]:
     """Return the lines that explain the marks of a table, only those that are needed."""
-    lines = []
+    lines, records = [], _told_apart(records)
     if any(f.provenance is Provenance.MODELLED for r in records for f in r.figures.values()):
         lines.append("~ modelled from the load of the CPU, not measured")
     lines += [f"! invalid: {_name(r)}: {r.reason}" for r in records if r.status is Status.INVALID]
+    lines += [f"meter at fault: {fault}" for fault in faults_of(records)]
     lines += [f"{_MARKS[r.status]}: {_name(r)}: {r.reason}" for r in records if r.reason and not r.figures]
     return list(dict.fromkeys(lines))
+
+
+def _told_apart(records: Sequence[Record]) -> list[Record]:
+    from wattwerk.bench.naming import told_apart
+
+    return told_apart(records)
 
 
 def _name(record: Record) -> str:
@@ -142,12 +149,14 @@ def _facts(record: Record) -> dict[str, str]:
     facts = {
         "Record": f"{record.id} of sweep {record.group}, {record.started_at}",
         "Status": record.status.value + (f": {record.reason}" if record.reason else ""),
-        "Model": f"{subject.name} {subject.task}".strip(),
+        "Model": f"{subject.name} {subject.task}".strip() + (f", SHA-256 {subject.digest}" if subject.digest else ""),
         "Size": f"{(subject.parameters_count or 0) / 1e6:.1f} M parameters, "
         f"{format_value('sample_flops', subject.sample_flops)} a sample",
         "Machine": f"{record.platform.label}, {record.platform.os}",
         "Setup": f"{setup.runtime} {setup.precision}, batch {setup.batch}, {setup.device}",
         "Effective": effective,
+        "Meters": "; ".join(setup.faults),
+        "Limits": ", ".join(f"{name} {format_value(name, value)}" for name, value in record.platform.limits.items()),
         "Protocol": "quick: short energy windows" if setup.protocol.get("quick") else "full",
     }
     return {key: value for key, value in facts.items() if value}
@@ -196,6 +205,7 @@ class SweepProgress:
     def __init__(self, shown: bool) -> None:
         self._shown = shown
         self._label = ""
+        self._done: list[Record] = []
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -230,11 +240,18 @@ class SweepProgress:
     def finished(self, record: Record) -> None:
         """Show the result."""
         self._progress.advance(self._task)
+        self._done.append(record)
         if self._shown:
             told = _MARKS[record.status] or f"{value_text(record, 'latency_p50_s')}, {energy_text(record)}"
             if record.figures and record.status is Status.INVALID:
                 told = f"{value_text(record, 'latency_p50_s')}, invalid"
-            self._progress.console.print(f"{_name(record)}: {told}", soft_wrap=True, highlight=False, markup=False)
+            self._progress.console.print(
+                f"{_name(_told_apart(self._done)[-1])}: {told}", soft_wrap=True, highlight=False, markup=False
+            )
+
+    def warned(self, text: str) -> None:
+        """Show a warning; on the standard error output, so also beside JSON."""
+        self._progress.console.print(f"warning: {text}", soft_wrap=True, highlight=False, markup=False)
 
     @staticmethod
     def _short(text: str) -> str:

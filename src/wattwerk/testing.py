@@ -36,6 +36,7 @@ class FakeMeterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tick_s: The counter moves at whole multiples of it; 0 lets it move all the time.
         accuracy_ratio: The accuracy that the channels state.
         accelerator: Name of the accelerator it pretends to watch; empty for none.
+        limits: Limits that it pretends to know.
         unavailable: Whether opening fails.
         fail_every: Every how many reads one raises; 0 for never.
         fail_after: After how many reads all raise; 0 for never.
@@ -52,6 +53,7 @@ class FakeMeterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tick_s: float = 0.0
     accuracy_ratio: float | None = None
     accelerator: str = ""
+    limits: dict[str, float] = {}
     unavailable: bool = False
     fail_every: int = 0
     fail_after: int = 0
@@ -127,7 +129,12 @@ class FakeMeter(Meter):
 
     def accelerators(self) -> list[Accelerator]:
         """Return the accelerator that it pretends to watch."""
-        return [Accelerator(self.pretence.accelerator)] if self.pretence.accelerator else []
+        its = self.pretence
+        return [Accelerator(its.accelerator, prefix=its.prefix)] if its.accelerator else []
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits that it pretends to know."""
+        return self.pretence.limits
 
     def _misbehave(self) -> None:
         its, reads = self.pretence, self._reads
@@ -232,6 +239,8 @@ class FakeRuntimeConfig(msgspec.Struct, frozen=True):
         fail_from_batch: The smallest batch that fails.
         fail_at: Whether it fails when the model is loaded or when a timed call runs.
         hang_s: How long it hangs.
+        tell: What it tells of itself besides: ``unstorable``, what JSON cannot hold, or ``unreadable``, what another
+            process cannot read; empty for nothing odd.
     """
 
     latency_s: float = 0.001
@@ -239,6 +248,7 @@ class FakeRuntimeConfig(msgspec.Struct, frozen=True):
     fail_from_batch: int = 1
     fail_at: Literal["load", "run"] = "load"
     hang_s: float = 3600.0
+    tell: Literal["", "unstorable", "unreadable"] = ""
 
 
 class FakeRuntime(Runtime):
@@ -296,14 +306,23 @@ def _fail(config: FakeRuntimeConfig, name: str) -> None:
     time.sleep(config.hang_s)
 
 
+class _Unreadable:
+    """What can be pickled and not be unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
 class _FakeSession(Session):
     """Computes two numbers for each sample, then keeps busy for the rest of the latency."""
 
     def __init__(self, model: Model, spec: LoadSpec, config: FakeRuntimeConfig, fails: bool) -> None:
         self._model, self._spec, self._config, self._fails = model, spec, config, fails
         self._latest: npt.NDArray[np.float32] = np.empty((spec.batch, 2), np.float32)
+        odd: dict[str, Any] = {"unstorable": np.float32(1), "unreadable": _Unreadable()}
+        details = {"fake": True} | ({"odd": odd[config.tell]} if config.tell else {})
         self.effective = Effective(
-            precision=spec.precision, device=spec.device, threads=spec.threads or 1, streams=1, details={"fake": True}
+            precision=spec.precision, device=spec.device, threads=spec.threads or 1, streams=1, details=details
         )
 
     def bind(self, inputs: Arrays) -> Callable[[], object]:

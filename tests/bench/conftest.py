@@ -19,8 +19,8 @@ def tiny_onnx(tmp_path: Path) -> Path:
     return write_tiny_onnx(tmp_path / "tiny.onnx")
 
 
-def write_tiny_onnx(path: Path) -> Path:
-    """Write the tiny model to a path."""
+def write_tiny_onnx(path: Path, batch: int | str = "batch") -> Path:
+    """Write the tiny model to a path, with a batch dimension that is dynamic or fixed to a number."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -28,8 +28,8 @@ def write_tiny_onnx(path: Path) -> Path:
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],
         "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 64])],
         [numpy_helper.from_array(weight, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -10,7 +10,7 @@ from tests.bench.samples import SERVER, laptop_sweep, latencies, modelled, recor
 
 from wattwerk.bench.compare import compare
 from wattwerk.errors import ConfigError
-from wattwerk.records import Scope, Status, measured
+from wattwerk.records import Scope, Status, measured, unavailable
 
 
 def _record(latency_s=1e-3, energy_j=0.1, spread=0.01, **fields):
@@ -81,6 +81,17 @@ def test_a_configuration_that_fails_now_has_regressed():
     row = compare([_record()], [invalid]).rows[0]
     assert row.regressions == ("status",)
     assert row.notes == ("B invalid: throttled",)
+
+
+def test_an_energy_that_was_lost_is_told():
+    """Where A's energy has no value in B, as after a meter fell silent, the row says why instead of being fine."""
+    before, name = _record(), "gpu_energy_per_inference_j"
+    silent = unavailable("the meter did not give enough samples")
+    after = msgspec.structs.replace(before, figures=before.figures | {name: silent})
+    assert before.value(name)
+    (row,) = compare([before], [after]).rows
+    assert "B has no energy (accelerator, measured): the meter did not give enough samples" in row.notes
+    assert not compare([before], [before]).rows[0].notes
 
 
 def test_measured_and_modelled_energies_are_not_compared():

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from tests.bench.conftest import SHORT
 
-from wattwerk.bench.energy import Idle, energy_figures, own_accelerator
+from wattwerk.bench import statistics
+from wattwerk.bench.cards import card_of
+from wattwerk.bench.energy import Idle, energy_figures
 from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.scenario import Configuration, Procedure
-from wattwerk.bench.worker import Measurement
+from wattwerk.bench.worker import Block, Measurement, _time_both_ways
 from wattwerk.meters.base import Channel
+from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Platform, Provenance, Scope, Status, Subject
+from wattwerk.records import Accelerator, Platform, Provenance, Scope, Status, Subject
 from wattwerk.runtimes.base import Effective, Precision
 
 S = 1_000_000_000
@@ -26,8 +29,7 @@ IDLE_W, BUSY_W = 80.0, 500.0
 MEASUREMENT = Measurement(
     subject=Subject("resnet-50", sample_flops=8e9),
     effective=Effective(precision=Precision.BF16, device="cuda:0", threads=None, streams=1),
-    recorded_ns=array("q", [ITERATION_NS] * 100),
-    unrecorded_ns=array("q", [ITERATION_NS] * 100),
+    blocks=tuple(Block(array("q", [ITERATION_NS] * 50), sampled) for sampled in (True, False, False, True)),
     warmup=20,
     load_ns=S,
     steady_start=3 * S,
@@ -77,7 +79,9 @@ def modelled_cpu() -> list[tuple[Channel, np.ndarray]]:
 
 def figures(seen: Trace, device: str = "cuda:0") -> dict:
     """Return the energy figures of the measurement."""
-    return energy_figures(MEASUREMENT, seen, configuration(device), PROCEDURE, Idle(seen, (S // 2, 3 * S // 2)))
+    return energy_figures(
+        MEASUREMENT, seen, configuration(device), PROCEDURE, Idle(seen, (S // 2, 3 * S // 2)), card_of(device)
+    )
 
 
 def test_gross_and_net_energy_of_one_inference() -> None:
@@ -91,6 +95,16 @@ def test_gross_and_net_energy_of_one_inference() -> None:
     assert found["unloaded_idle_gpu_power_w"].value == pytest.approx(80, rel=0.01)
     assert found["accelerator_efficiency_per_s_per_w"].value == pytest.approx(400 / 500, rel=0.01)
     assert abs(found["gpu_counter_disagreement_ratio"].value) < 0.02
+
+
+def test_windows_are_reported_as_they_were() -> None:
+    """Five windows of a second were asked for; they share all 5.5 s, or what lies between the counter's ticks."""
+    on_card, on_cpu = figures(trace()), figures(trace(*modelled_cpu()), "cpu")
+    assert on_cpu["energy_window_s"].value == pytest.approx(1.1)
+    assert on_card["energy_window_s"].value == pytest.approx(1.1, abs=0.04)
+    assert on_card["energy_window_s"].value * 10 == pytest.approx(round(on_card["energy_window_s"].value * 50) / 5)
+    assert on_card["energy_windows_count"].value == on_cpu["energy_windows_count"].value == 5
+    assert "10 s" in str(on_card["energy_window_s"].note)
 
 
 def test_a_modelled_part_makes_the_system_modelled_with_bounds() -> None:
@@ -139,28 +153,86 @@ def test_without_a_meter_energy_is_unavailable_with_a_reason() -> None:
     assert found["system_power_w"].note
 
 
-@pytest.mark.parametrize(
-    ("device", "visible", "prefix"),
-    [
-        ("cpu", "", None),
-        ("openvino:cpu", "", None),
-        ("cuda:0", "", "gpu0"),
-        ("cuda:1", "3,2", "gpu2"),
-        ("cuda:0", "GPU-8932f937-d72c", "unknown"),
-        ("cuda:2", "0", "unknown"),
-        ("tensorrt:1", "", "gpu1"),
-        ("gpu", "", "unknown"),
-        ("gpu.1", "", "unknown"),
-        ("migraphx:0", "", "unknown"),
-        ("cuda:²", "", "unknown"),
-    ],
-)
-def test_the_meters_card_is_the_one_that_ran(
-    monkeypatch: pytest.MonkeyPatch, device: str, visible: str, prefix: str | None
-) -> None:
-    """NVML's numbering is found from CUDA's, and no other vendor's device gets an NVIDIA card's energy."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert own_accelerator(device) == prefix
+def test_a_card_that_falls_silent_keeps_the_latency() -> None:
+    """Nothing of the GPU after 5 s: its figures and the sum have a reason, the processor's and the latency a value."""
+    seen = trace(*modelled_cpu())
+    seen.values[50:, :3] = np.nan
+    context = Context(Platform("test", cpu_logical_count=2), Idle(seen, (S // 2, 3 * S // 2)))
+    ended, _, found = evaluate(MEASUREMENT, seen, configuration(), PROCEDURE, context)
+    assert ended is Status.OK
+    lost = {name for name, figure in found.items() if figure.value is None}
+    assert lost == {
+        "gpu_power_w", "gpu_energy_per_inference_j", "gpu_net_energy_per_inference_j", "loaded_idle_gpu_power_w",
+        "unloaded_idle_gpu_power_w", "gpu_counter_disagreement_ratio", "wall_energy_per_inference_j",
+        "system_power_w", "system_energy_per_inference_j", "accelerator_efficiency_per_s_per_w",
+        "system_efficiency_per_s_per_w", "device_memory_peak_bytes",
+    }  # fmt: skip
+    assert "its part accelerator is missing" in str(found["system_power_w"].note)
+    assert found["idle_gpu_power_w"].value == pytest.approx(80, rel=0.01)
+
+
+def test_a_second_card_that_falls_silent_costs_the_sum_only() -> None:
+    """The card that ran keeps its energy; the system's would be too small without the other one."""
+    second = Channel(name="gpu1_power_w", form="gauge", scope=Scope.ACCELERATOR)
+    found = figures(trace((second, np.full(121, np.nan)), *modelled_cpu()))
+    assert found["gpu_power_w"].value == pytest.approx(500, rel=0.01)
+    assert found["system_power_w"].value is None
+    assert "gpu1_power_w" in str(found["system_power_w"].note)
+
+
+def test_a_silent_host_load_costs_the_load_only() -> None:
+    """Without samples of the processor's time its load is unavailable; the rest of the record stays."""
+    seen = trace()
+    seen.values[:, 3] = np.nan
+    context = Context(Platform("test", cpu_logical_count=2), Idle(seen, (S // 2, 3 * S // 2)))
+    _, _, found = evaluate(MEASUREMENT, seen, configuration(), PROCEDURE, context)
+    assert found["cpu_utilisation_ratio"].value is found["cpu_load_delta_ratio"].value is None
+    assert found["gpu_power_w"].value
+
+
+def test_the_energy_is_that_of_the_card_that_ran() -> None:
+    """Two unlike cards, and CUDA's first one is NVML's second: its figures are those of gpu1."""
+    from msgspec.structs import replace
+
+    cards = (
+        Accelerator("NVIDIA Slow", prefix="gpu0", address="00000000:3b:00.0"),
+        Accelerator("NVIDIA H200", prefix="gpu1", address="00000000:3c:00.0"),
+    )
+    second = Channel(name="gpu1_power_w", form="gauge", scope=Scope.ACCELERATOR)
+    seen = trace((second, np.full(121, 100.0)))
+    context = Context(Platform("test", cpu_logical_count=2), Idle(seen, (S // 2, 3 * S // 2)), cards)
+    ran = replace(MEASUREMENT, device_address="0000:3c:00.0", device_name="")
+    _, _, found = evaluate(ran, seen, configuration("cuda:0"), PROCEDURE, context)
+    assert found["gpu_power_w"].value == pytest.approx(100)
+    assert found["peak_share_ratio"].value == pytest.approx(3.2e12 / 989.5e12, rel=1e-3)
+    _, _, unknown = evaluate(replace(ran, device_address=""), seen, configuration("cuda:0"), PROCEDURE, context)
+    assert unknown["gpu_energy_per_inference_j"].value is None
+    assert "CUDA_DEVICE_ORDER" in str(unknown["gpu_energy_per_inference_j"].note)
+    assert "gpu_power_w" not in unknown
+
+
+def test_the_median_sees_iterations_in_the_order_in_which_they_ran() -> None:
+    """The interval of a slow wave of latencies is that of the series in time order; another order gives another."""
+    from msgspec.structs import replace
+
+    waves = (ITERATION_NS * (1 + 0.1 * np.sin(np.arange(200) / 200 * 2 * np.pi))).astype(np.int64).reshape(4, 50)
+    flags = (True, False, False, True)
+    blocks = tuple(Block(array("q", wave.tolist()), flag) for wave, flag in zip(waves, flags, strict=True))
+    seen = trace()
+    context = Context(Platform("test", cpu_logical_count=2), Idle(seen, (S // 2, 3 * S // 2)))
+    _, _, found = evaluate(replace(MEASUREMENT, blocks=blocks), seen, configuration(), PROCEDURE, context)
+    in_order = statistics.median_interval(waves.ravel() / 1e9)
+    shuffled = statistics.median_interval(waves[[0, 3, 1, 2]].ravel() / 1e9)
+    assert (found["latency_p50_s"].low, found["latency_p50_s"].high) == (in_order.low, in_order.high)
+    assert (in_order.low, in_order.high) != (shuffled.low, shuffled.high)
+
+
+def test_the_timed_blocks_come_in_their_order() -> None:
+    """With the sampler running, paused, paused, running: ten iterations keep their order, none is lost."""
+    with Recorder([]) as recorder:
+        blocks = _time_both_ways(lambda: None, 10, recorder.gate)
+    assert [block.sampled for block in blocks] == [True, False, False, True]
+    assert [len(block.durations_ns) for block in blocks] == [2, 3, 2, 3]
 
 
 def status(seen: Trace, measurement: Measurement = MEASUREMENT) -> tuple[Status, str]:

@@ -15,9 +15,10 @@ from tests.bench.samples import laptop_sweep, large_sweep, latencies, record, se
 
 from wattwerk.bench.figures import sections
 from wattwerk.bench.report import render_report, write_report
-from wattwerk.bench.report_charts import axis_unit
+from wattwerk.bench.report_charts import Bar, Curve, Point, axis_unit, bar_chart, curve_chart
+from wattwerk.bench.report_facts import machine_facts
 from wattwerk.errors import ConfigError
-from wattwerk.records import Record, Status, unavailable
+from wattwerk.records import Platform, Record, Status, unavailable
 
 SWEEPS = {"laptop": laptop_sweep, "server": server_sweep, "troubled": troubled_sweep}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -186,6 +187,31 @@ def test_batch_axis_is_logarithmic_to_base_two():
             axis = section.charts[0].spec["layout"]["xaxis"]
             assert axis["type"] == "log"
             assert axis["tickvals"] == [1, 2, 4, 8, 16, 32]
+
+
+def test_no_value_is_written_over_the_line_of_reference():
+    """The text of a bar that ends before the line of reference stands behind that line; all others behind their bar."""
+    bars = [Bar(label=str(value), value=value, colour="@fp32", text=f"{value}×") for value in (0.5, 3.0)]
+    spec = bar_chart([("torch", bars)], "x_ratio", title="times faster", reference=1.0, unit="×")
+    (texts,) = [trace for trace in spec["data"] if trace.get("mode") == "text"]
+    assert texts["x"] == [1.0, 3.0]
+
+
+def test_a_half_is_not_called_500m():
+    """Marks below one at a logarithmic axis are plain numbers; large ones keep their k."""
+    for value, expected in ((0.6, "~g"), (300.0, "~s")):
+        points = [Point(batch=1, value=value), Point(batch=32, value=value * 80)]
+        spec = curve_chart(
+            [Curve("torch fp32", "@fp32", "circle", False, points)], "throughput_per_s", title="rate", logarithmic=True
+        )
+        assert spec["layout"]["yaxis"]["tickformat"] == expected
+
+
+def test_limits_are_told_in_words():
+    """A limit's name is broken into words, so that a narrow column can wrap it, with its unit once."""
+    platform = Platform("test", limits={"gpu0_clock_sm_max_hz": 1.98e9, "gpu0_temperature_slowdown_celsius": 89.0})
+    ((_, facts),) = machine_facts([record(platform=platform)])
+    assert dict(facts)["Limits"] == "gpu0 clock sm max 1.98 GHz, gpu0 temperature slowdown 89.0 °C"
 
 
 def test_latency_bars_carry_the_standard_deviation():

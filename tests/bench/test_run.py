@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.bench.conftest import SHORT
+from tests.bench.conftest import SHORT, write_tiny_onnx
 
 from wattwerk.bench.run import remaining, run_sweep
 from wattwerk.bench.scenario import Configuration, Sweep, new_sweep
@@ -115,6 +115,108 @@ def test_samples_that_do_not_suffice_are_a_record_too(tiny_onnx: Path, monkeypat
     assert "a gap in the samples" in records[0].reason
 
 
+def test_a_rewritten_batch_is_told(tmp_path: Path) -> None:
+    """A file that is fixed to a batch of 2 runs with 4 too, and that record says what the file itself has."""
+    model = write_tiny_onnx(tmp_path / "fixed.onnx", batch=2)
+    records = measure(configuration(model, batch=2), configuration(model, batch=4))
+    told = {record.setup.batch: record.setup.effective.get("rewritten_from_batch") for record in records}
+    assert told == {2: None, 4: 2}
+
+
+def with_fake_meter(home: Path, lines: str) -> None:
+    """Add the fake meter to the user's configuration."""
+    home.mkdir()
+    (home / "config.toml").write_text(f"[meters.fake]\n{lines}")
+
+
+def test_a_meter_that_does_not_open_is_in_the_record(tiny_onnx: Path, fake_plugin: str, wattwerk_home: Path) -> None:
+    """The record says why its values are missing; the table's legend, the record's page and the report say it too."""
+    from wattwerk import terminal
+    from wattwerk.bench.report_facts import conditions
+
+    with_fake_meter(wattwerk_home, "unavailable = true")
+    (record,) = measure(configuration(tiny_onnx))
+    (fault,) = (fault for fault in record.setup.faults if fault.startswith("fake: "))
+    assert "not available" in fault
+    assert any(fault in line for line in terminal.legend([record]))
+    assert any(fault in text for text in terminal._facts(record).values())
+    assert fault in dict(conditions([record]))["Meters at fault"]
+
+
+def test_failed_reads_and_limits_are_in_the_record(tiny_onnx: Path, fake_plugin: str, wattwerk_home: Path) -> None:
+    """Reads that failed during the sweep are counted in the record, and a meter's limits stand with the machine."""
+    with_fake_meter(
+        wattwerk_home, 'scope = "board"\nfail_every = 4\nlimits = { fake_temperature_slowdown_celsius = 92 }'
+    )
+    (record,) = measure(configuration(tiny_onnx))
+    assert any("failed reads" in fault for fault in record.setup.faults)
+    assert record.platform.limits == {"fake_temperature_slowdown_celsius": 92.0}
+
+
+@pytest.mark.parametrize("scope", ["accelerator", "wall", "board"])
+def test_a_meter_that_falls_silent_costs_its_own_scope_only(
+    tiny_onnx: Path, fake_plugin: str, wattwerk_home: Path, scope: str
+) -> None:
+    """Latency, throughput and other meters' energies stay; what the silent meter is part of is unavailable, and why."""
+    with_fake_meter(wattwerk_home, f'scope = "{scope}"\nfail_after = 15')
+    (record,) = measure(configuration(tiny_onnx))
+    assert record.status in (Status.OK, Status.INVALID), record.reason
+    for name in ("latency_p50_s", "throughput_per_s", "cpu_energy_per_inference_j", "energy_window_s"):
+        assert record.value(name), name
+    lost = ["system_power_w", "system_energy_per_inference_j", "system_efficiency_per_s_per_w"]
+    if scope != "accelerator":  # which the model did not run on: it counts in the system's sum alone
+        lost += [f"{scope}_power_w", f"{scope}_energy_per_inference_j", f"loaded_idle_{scope}_power_w"]
+    for name in lost:
+        assert record.figures[name].provenance is Provenance.UNAVAILABLE, name
+        assert "fake_energy_j was not recorded over the whole interval" in str(record.figures[name].note), name
+    assert any("failed reads" in fault for fault in record.setup.faults)
+
+
+def test_cooling_down_outlives_missing_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A meter that gives nothing while the sweep waits for it to cool costs the wait, and does not end the sweep."""
+    from wattwerk.bench import run
+    from wattwerk.meters.base import Channel
+    from wattwerk.meters.trace import Trace
+
+    class Blind:
+        """Stands for a recorder whose GPU's driver answers nothing, which no machine can be asked to do."""
+
+        def trace(self, _since: int) -> Trace:
+            return Trace([Channel(name="gpu0_throttle_count", form="gauge")], [], [])
+
+    monkeypatch.setattr(run, "_COOL_DOWN_LIMIT_S", 0.1)
+    run._cool_down(Blind())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("odd", ["unstorable", "unreadable"])
+def test_results_that_cannot_be_stored_are_a_record_too(
+    tiny_onnx: Path, fake_plugin: str, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime that tells what JSON cannot hold, or what cannot be read here, fails alone; the next is measured."""
+    from wattwerk.bench import process
+
+    monkeypatch.setattr(process, "_DEATH_S", 1.0)
+    records = measure(
+        configuration(tiny_onnx, runtime=fake_plugin, options={"tell": odd}),
+        configuration(tiny_onnx, runtime=fake_plugin),
+    )
+    found = {record.setup.options.get("tell"): record for record in records}
+    assert found[odd].status is Status.FAILED
+    assert found[odd].reason
+    assert found[None].figures
+
+
+def test_a_figure_that_is_no_number_is_not_stored(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has no NaN, and a record with one could not be read again: its configuration failed, and says why."""
+    from wattwerk.bench import run
+    from wattwerk.records import measured
+
+    monkeypatch.setattr(run, "evaluate", lambda *_: (Status.OK, "", {"load_s": measured(float("nan"))}))
+    (record,) = measure(configuration(tiny_onnx))
+    assert record.status is Status.FAILED
+    assert "cannot be stored" in record.reason
+
+
 def test_resuming_runs_only_what_is_missing(tiny_onnx: Path) -> None:
     """A sweep whose first part is stored measures the rest, in the same order."""
     sweep = new_sweep([configuration(tiny_onnx, batch=b) for b in (1, 2)], SHORT)
@@ -179,18 +281,25 @@ def test_fifty_kills_lose_no_finished_configuration(tiny_onnx: Path, tmp_path: P
     moments = random.Random(0)
     finished: set[str] = set()
     seen = False
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(script), str(plan)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(root)},
+        )
+
+    # on a busy machine no configuration may be done within six seconds: one is waited for, so that there is one to lose
+    first = start()
+    assert first.stdout is not None
+    finished.add(first.stdout.readline().strip())
+    first.kill()
+    first.communicate(timeout=20)
     for _ in range(25):  # two sweeps at a time, in one store
         before = {p.pid for p in psutil.process_iter()}
-        runs = [
-            subprocess.Popen(
-                [sys.executable, str(script), str(plan)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"PYTHONPATH": str(root)},
-            )
-            for _ in range(2)
-        ]
+        runs = [start() for _ in range(2)]
         deadline = time.monotonic() + moments.uniform(0.3, 6.0)
         while time.monotonic() < deadline:
             seen |= bool(_left_over(before))
@@ -206,7 +315,7 @@ def test_fifty_kills_lose_no_finished_configuration(tiny_onnx: Path, tmp_path: P
         assert finished <= stored
         _wait_until(lambda before=before: not _left_over(before))  # type: ignore[misc]
     assert seen, "no recorder or worker was ever seen, so their end proves nothing"
-    assert finished, "no configuration was ever finished, so the test proved nothing"
+    assert all(finished), "no configuration was ever finished, so the test proved nothing"
 
 
 def _left_over(before: set[int]) -> list[psutil.Process]:

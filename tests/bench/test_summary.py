@@ -187,6 +187,15 @@ def test_only_failures_are_told_without_a_ranking():
     assert "1 of 1 failed: it broke." in summary.sentences
 
 
+def test_what_is_not_ranked_is_named():
+    """A reason that one configuration has alone names it; one that several share is counted."""
+    broken = [record(status=Status.FAILED, reason="it broke", batch=batch) for batch in (1, 2)]
+    slow = record(status=Status.INVALID, reason="throttled", batch=4)
+    told = summarise([*broken, slow]).sentences
+    assert "2 of 3 failed: it broke (2×)." in told
+    assert "1 of 3 invalid (kept, shown, not ranked): throttled (mobilenet-v2, onnxruntime fp32 batch 4)." in told
+
+
 def test_summary_as_json():
     """The summary survives JSON and names its figures with their units."""
     told = json.loads(json.dumps(summarise(laptop_sweep()).as_dict()))

@@ -81,22 +81,30 @@ class FakeNvml(ModuleType):
     Attributes:
         answers: What each query gives; a missing one is NotSupported, an int under ``errors`` is another error.
         errors: Query -> NVML return code.
-        devices: Number of GPUs.
+        devices: Number of GPUs, or as many as there are ``names``, for cards that differ.
         running: How often it was started and not yet shut down.
     """
 
-    def __init__(self, answers: dict[str, Any] | None = None, devices: int = 1, start_error: int = 0) -> None:
+    def __init__(
+        self,
+        answers: dict[str, Any] | None = None,
+        devices: int = 1,
+        start_error: int = 0,
+        names: list[str] | None = None,
+    ) -> None:
         super().__init__("pynvml")
         self.__dict__.update(CONSTANTS)
         self.NVMLError = NVMLError
         self.NVMLError_FunctionNotFound = NVMLErrorFunctionNotFound
         self.answers = dict(ANSWERS if answers is None else answers)
         self.errors: dict[Any, int] = {}
-        self.devices = devices
+        self.devices = len(names) if names else devices
         self.running = 0
         self.start_error = start_error
         for query in (key for key in ANSWERS if str(key).startswith("nvmlDevice")):
             setattr(self, query, lambda *_, query=query: self.answer(query))
+        if names:
+            self.nvmlDeviceGetName = lambda handle: names[handle]
 
     def answer(self, query: Any) -> Any:
         if query in self.errors:
@@ -121,6 +129,12 @@ class FakeNvml(ModuleType):
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return self.answer("handle") if "handle" in self.errors else index
+
+    def nvmlDeviceGetPciInfo(self, handle: int) -> Any:
+        return SimpleNamespace(busId=f"00000000:{0x3B + handle:02X}:00.0")
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return f"GPU-{handle:08x}-aaaa-bbbb"
 
     def nvmlDeviceGetClockInfo(self, _handle: int, kind: int) -> int:
         return self.answer("sm clock" if kind == 1 else "memory clock")

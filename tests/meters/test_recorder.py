@@ -89,7 +89,8 @@ def test_the_modelled_processor_records() -> None:
         end = time.perf_counter_ns()
         trace = recorder.trace(until_ns=end)
     energy = trace.energy("cpu_energy_j", start, end)
-    assert 9.9 <= energy.mean_power_w <= 50.1
+    # the system counts processor time in steps of up to 10 ms: over half a second that is 2 % of 40 W at either end
+    assert 9.9 <= energy.mean_power_w <= 51.7
     assert energy.low_j < energy.value_j < energy.high_j
     assert energy.provenance is Provenance.MODELLED
 

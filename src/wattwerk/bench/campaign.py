@@ -10,12 +10,13 @@ import msgspec
 
 from wattwerk import export
 from wattwerk.bench import figures, plan
-from wattwerk.bench.run import Listener, remaining, run_sweep
+from wattwerk.bench.lease import Lease, take
+from wattwerk.bench.run import Listener, Silence, remaining, run_sweep
 from wattwerk.bench.scenario import Sweep, new_sweep
 from wattwerk.bench.summary import Summary, summarise
 from wattwerk.catalog import models, processors
 from wattwerk.config import home
-from wattwerk.errors import ConfigError, WattwerkError
+from wattwerk.errors import ConfigError, StoreError, WattwerkError
 from wattwerk.meters import inventory
 from wattwerk.records import Record
 from wattwerk.registry import Probe
@@ -75,13 +76,18 @@ def bench(
         MeasurementError: The recorder died.
     """
     given = _given(asked)
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):  # known before anything is measured
+        raise ConfigError(f"cannot write the report {report}", "name a file in a folder that exists")
+    heard = listener or Silence()
     with Store() as store:
-        sweep = _unfinished(store, given, config) if resume else _new(store, given, config)
+        sweep, held = _unfinished(store, given, config, heard) if resume else _new(store, given, config)
         interrupted = False
-        try:
-            run_sweep(sweep, store, listener)
-        except KeyboardInterrupt:
-            interrupted = True
+        with held:
+            try:
+                run_sweep(sweep, store, heard)
+                store.finish_plan(sweep.id)
+            except KeyboardInterrupt:
+                interrupted = True
         records = sorted(store.records(sweep.id), key=_order)
     return _sum_up(sweep, records, report, interrupted)
 
@@ -92,21 +98,39 @@ def _given(asked: dict[str, Any]) -> dict[str, Any]:
     return given | ({"procedure": procedure} if procedure else {})
 
 
-def _new(store: Store, given: dict[str, Any], config: Path | None) -> Sweep:
+def _new(store: Store, given: dict[str, Any], config: Path | None) -> tuple[Sweep, Lease]:
+    inventory.check_sections()
     request = plan.read_request(config, given) if config else plan.to_request(given)
     sweep = new_sweep(plan.configurations_of(request), plan.procedure_of(request))
+    held = take(store.path, sweep.id)  # before others can see the plan
+    assert held is not None  # nobody else knows the id yet
     store.add_plan(sweep.id, sweep.to_json())
-    return sweep
+    return sweep, held
 
 
-def _unfinished(store: Store, given: dict[str, Any], config: Path | None) -> Sweep:
+def _unfinished(store: Store, given: dict[str, Any], config: Path | None, heard: Listener) -> tuple[Sweep, Lease]:
+    """Return the newest sweep that was cut off, and the right to run it; what runs elsewhere now is left alone."""
     if given or config:
         named = ", ".join([*given, *(["config"] if config else [])])
         raise ConfigError(f"--resume takes the plan of the earlier sweep, so {named} cannot be given", "leave it out")
+    running = ""
     for kept in store.plans():
-        sweep = Sweep.from_json(kept.body)
-        if remaining(sweep, store.records(sweep.id)):
-            return sweep
+        if kept.finished_at is not None:
+            continue
+        held = take(store.path, kept.id)
+        if held is None:
+            running = running or kept.id
+            continue
+        try:
+            sweep = Sweep.from_json(kept.body)
+            if remaining(sweep, store.records(sweep.id)):
+                return sweep, held
+            store.finish_plan(kept.id)  # it was ended after its last record, before it could say so
+        except StoreError as error:
+            heard.warned(f"sweep {kept.id} of {kept.created_at[:19]} is left out: {error}")
+        held.release()
+    if running:
+        raise ConfigError(f"sweep {running} is running in another process", "wait for its end, or end it first")
     raise ConfigError("there is no sweep that was cut off", "start a new one by naming a model")
 
 

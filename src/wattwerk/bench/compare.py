@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from wattwerk.bench.naming import told_apart
 from wattwerk.bench.report_labels import (
     BASES,
     EnergyBasis,
@@ -132,7 +133,8 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, tolerance_ratio: float 
     """Compare B with A, configuration by configuration.
 
     Records are matched by model, runtime, precision, batch, device, threads and options; of several with the same
-    configuration the newest counts. A single record on each side is compared whatever differs.
+    configuration the newest counts. Files of one name are told apart by content, then by path. A single record on each
+    side is compared whatever differs.
 
     A pair has regressed where B is worse by more than the tolerance and the difference is significant; where a record
     carries no interval, the tolerance alone decides, because a check that cannot tell must not pass in silence.
@@ -147,6 +149,7 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, tolerance_ratio: float 
         ConfigError: A side is empty, nothing matches, or the tolerance is not a fraction from 0 to below 1.
     """
     _check(a, b, tolerance_ratio)
+    a, b = told_apart(a), told_apart(b, like=a)
     names = Names([*a, *b])
     if len(a) == len(b) == 1:
         row = _row(a[0], b[0], names, tolerance_ratio)
@@ -254,7 +257,12 @@ def _worse(ratio: Ratio, tolerance_ratio: float, modelled: bool) -> bool:
 
 
 def _missing_notes(a: Record, b: Record, energy: Ratio | None) -> list[str]:
-    """Say why there is no energy ratio although a side has energies."""
+    """Say why there is no energy ratio although a side has energies, and which energy was lost from A to B."""
+    notes = []
+    basis = next((basis for basis in BASES if energy_on(a, basis)), None)
+    lost = b.figures.get(basis.gross) if basis else None
+    if basis and lost and lost.value is None:  # as where a meter fell silent: a narrower energy is compared, or none
+        notes.append(f"B has no energy ({basis.words}): {lost.note}")
     if energy is None and any(energy_on(record, basis) for record in (a, b) for basis in BASES):
-        return ["energies of different scope or provenance are not compared"]
-    return []
+        notes.append("energies of different scope or provenance are not compared")
+    return notes

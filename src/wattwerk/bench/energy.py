@@ -5,7 +5,6 @@ Overlapping scopes are never added up, and a sum with a modelled part is modelle
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
@@ -15,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wattwerk.bench import statistics
-from wattwerk.bench.scenario import Configuration, Procedure
+from wattwerk.bench.cards import Card
+from wattwerk.bench.scenario import FULL, Configuration, Procedure
 from wattwerk.bench.worker import Interval, Measurement
+from wattwerk.errors import MeasurementError
 from wattwerk.meters.base import Channel
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Figure, Provenance, Scope, derived, measured, unavailable
@@ -73,7 +74,12 @@ class ScopeEnergy(msgspec.Struct, frozen=True):
 
 
 def energy_figures(
-    measurement: Measurement, trace: Trace, configuration: Configuration, procedure: Procedure, idle: Idle
+    measurement: Measurement,
+    trace: Trace,
+    configuration: Configuration,
+    procedure: Procedure,
+    idle: Idle,
+    card: Card,
 ) -> dict[str, Figure]:
     """Return power, energy and efficiency of every scope that a meter gives, and of the system.
 
@@ -83,11 +89,12 @@ def energy_figures(
         configuration: What was measured.
         procedure: How.
         idle: The idle machine before the sweep.
+        card: What ran the model.
     """
-    own = own_accelerator(configuration.device)
+    own = card.prefix
     figures: dict[str, Figure] = {}
-    by_scope: dict[Scope, ScopeEnergy] = {}
-    everything: dict[Scope, ScopeEnergy] = {}
+    shown_of: dict[Scope, list[Channel]] = {}
+    everything: dict[Scope, ScopeEnergy | str] = {}
     for scope, prefix in PREFIXES.items():
         channels = energy_channels(trace, scope)
         if not channels:
@@ -99,41 +106,22 @@ def energy_figures(
             energy = (
                 everything[scope] if one else _scope_energy(measurement, trace, shown, configuration.batch, procedure)
             )
-            by_scope[scope] = energy
+            shown_of[scope] = shown
             figures |= _scope_figures(prefix, scope, energy)
             figures[f"idle_{prefix}_power_w"] = _idle_power(idle.trace, shown, scope, idle.interval)
             figures[f"unloaded_idle_{prefix}_power_w"] = _idle_power(trace, shown, scope, measurement.unloaded_idle)
-    for scope in (Scope.ACCELERATOR if own else Scope.CPU_PACKAGE, Scope.WALL):
-        if scope not in by_scope:
+    runner = Scope.ACCELERATOR if own else Scope.CPU_PACKAGE
+    for scope in (runner, Scope.WALL):
+        if scope not in shown_of:
             name = f"{PREFIXES[scope]}_energy_per_inference_j"
+            reason = card.reason if scope is runner else ""
             figures[name] = unavailable(
-                f"no meter of scope {scope.value} is available; see `wattwerk doctor`", scope=scope
+                reason or f"no meter of scope {scope.value} is available; see `wattwerk doctor`", scope=scope
             )
-    figures |= _system_figures(everything, measurement, procedure, configuration.batch)
+    figures |= _system_figures(everything)
     figures |= _efficiency_figures(figures, own)
     figures |= _counter_check(measurement, trace, own)
-    figures["energy_window_s"] = measured(
-        procedure.window_s, note="shorter than the 10 s of a full run" if procedure.window_s < 10 else None
-    )
-    figures["energy_windows_count"] = measured(procedure.windows)
-    return figures
-
-
-def own_accelerator(device: str) -> str | None:
-    """Return the prefix of the channels of the accelerator that a device name means; None for the CPU.
-
-    NVML counts all cards, CUDA those that ``CUDA_VISIBLE_DEVICES`` leaves. An accelerator that no meter here knows,
-    such as OpenVINO's ``gpu``, has a prefix that no channel has: its energy is unavailable rather than that of another.
-    """
-    family, _, index = device.lower().partition(":")
-    if "cpu" in device.lower():
-        return None
-    if family not in ("cuda", "tensorrt") or not index.isdecimal():
-        return "unknown"
-    visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
-    if visible:
-        index = visible[int(index)] if int(index) < len(visible) else ""
-    return f"gpu{index}" if index.isdecimal() else "unknown"
+    return figures | _window_figures(measurement, trace, shown_of.get(runner), procedure.windows)
 
 
 def energy_channels(trace: Trace, scope: Scope) -> list[Channel]:
@@ -158,11 +146,21 @@ def steady(measurement: Measurement) -> Interval:
     return measurement.steady_start, int(measurement.steady_ends[-1])
 
 
-def _boundaries(measurement: Measurement, trace: Trace, channel: Channel, windows: int) -> npt.NDArray[np.int64]:
+def _window_figures(
+    measurement: Measurement, trace: Trace, channels: Sequence[Channel] | None, windows: int
+) -> dict[str, Figure]:
+    """Return number and mean length of the windows that the energy of the device rests on, as they really were."""
+    bounds = _boundaries(measurement, trace, channels[0] if channels else None, windows)
+    length_s = float(np.diff(bounds).mean()) / 1e9
+    note = f"shorter than the {FULL.window_s:g} s of a full run" if length_s < FULL.window_s else None
+    return {"energy_window_s": measured(length_s, note=note), "energy_windows_count": measured(len(bounds) - 1)}
+
+
+def _boundaries(measurement: Measurement, trace: Trace, channel: Channel | None, windows: int) -> npt.NDArray[np.int64]:
     """Return the windows' limits: equal parts, moved to where the counter ticks."""
     start, end = steady(measurement)
     equal = np.linspace(start, end, windows + 1)
-    if channel.tick_s is None:
+    if channel is None or channel.tick_s is None:
         return equal.astype(np.int64)
     edges = trace.edges(channel.name, start, end)
     if len(edges) <= windows:
@@ -185,10 +183,20 @@ def _window_values(
 
 def _scope_energy(
     measurement: Measurement, trace: Trace, channels: Sequence[Channel], batch: int, procedure: Procedure
-) -> ScopeEnergy:
-    """Add up the channels of one scope (several sockets or cards do not overlap)."""
-    parts = [_channel_energy(measurement, trace, channel, batch, procedure) for channel in channels]
-    return add_up(parts)
+) -> ScopeEnergy | str:
+    """Add up the channels of one scope (several sockets or cards do not overlap).
+
+    Returns:
+        The sum, or why there is none: a meter that fell silent costs its own scope and nothing else.
+    """
+    try:
+        return add_up([_channel_energy(measurement, trace, channel, batch, procedure) for channel in channels])
+    except MeasurementError as error:
+        return _silence(error)
+
+
+def _silence(error: MeasurementError) -> str:
+    return f"the meter did not give enough samples: {error.message}"
 
 
 def add_up(parts: Sequence[ScopeEnergy], note: str | None = None) -> ScopeEnergy:
@@ -247,10 +255,13 @@ def _idle_power(trace: Trace, channels: Sequence[Channel], scope: Scope, interva
     def power(channel: Channel, bound: str | None) -> float:
         return _mean_power(trace, bound or channel.name, [interval])
 
-    value = sum(power(c, None) for c in channels)
-    if any(c.low for c in channels):
-        low, high = sum(power(c, c.low) for c in channels), sum(power(c, c.high) for c in channels)
-        return Figure(value, Provenance.MODELLED, scope, low, high)
+    try:
+        value = sum(power(c, None) for c in channels)
+        if any(c.low for c in channels):
+            low, high = sum(power(c, c.low) for c in channels), sum(power(c, c.high) for c in channels)
+            return Figure(value, Provenance.MODELLED, scope, low, high)
+    except MeasurementError as error:
+        return unavailable(_silence(error), scope=scope)
     return measured(value, scope=scope)
 
 
@@ -259,36 +270,49 @@ def _figure(triple: Floats, energy: ScopeEnergy, scope: Scope) -> Figure:
     return Figure(value, energy.provenance, scope, low, high, energy.note)
 
 
-def _scope_figures(prefix: str, scope: Scope, energy: ScopeEnergy) -> dict[str, Figure]:
-    return {
-        f"{prefix}_power_w": _figure(energy.power_w, energy, scope),
-        f"{prefix}_energy_per_inference_j": _figure(energy.gross_j, energy, scope),
-        f"{prefix}_net_energy_per_inference_j": _figure(energy.net_j, energy, scope),
-        f"loaded_idle_{prefix}_power_w": _figure(energy.loaded_idle_w, energy, scope),
-    }
+def _scope_figures(prefix: str, scope: Scope, energy: ScopeEnergy | str) -> dict[str, Figure]:
+    names = (
+        f"{prefix}_power_w",
+        f"{prefix}_energy_per_inference_j",
+        f"{prefix}_net_energy_per_inference_j",
+        f"loaded_idle_{prefix}_power_w",
+    )
+    if isinstance(energy, str):
+        return {name: unavailable(energy, scope=scope) for name in names}
+    values = (energy.power_w, energy.gross_j, energy.net_j, energy.loaded_idle_w)
+    return {name: _figure(value, energy, scope) for name, value in zip(names, values, strict=True)}
 
 
-def _system_figures(
-    energies: dict[Scope, ScopeEnergy], measurement: Measurement, procedure: Procedure, batch: int
-) -> dict[str, Figure]:
+def _system_figures(energies: dict[Scope, ScopeEnergy | str]) -> dict[str, Figure]:
     scopes = [Scope.WALL, Scope.NODE]
     if Scope.ACCELERATOR not in energies:  # a board's own sensor does not see plug-in cards
         scopes.append(Scope.BOARD)
     whole = next((energies[scope] for scope in scopes if scope in energies), None)
     if whole is None:
-        parts = {scope: energies[scope] for scope in COMPONENTS if scope in energies}
-        if Scope.CPU_PACKAGE not in parts:
-            reason = unavailable("no meter of the whole system, and none of the CPU", scope=Scope.NODE)
-            return {"system_power_w": reason, "system_energy_per_inference_j": reason}
-        names = " + ".join(scope.value for scope in parts)
-        whole = add_up(list(parts.values()), f"{names}; power supply, fans and disks are not in it")
-        if whole.provenance is Provenance.MEASURED:
-            whole = msgspec.structs.replace(whole, provenance=Provenance.DERIVED)
+        whole = _sum_of_components({scope: energies[scope] for scope in COMPONENTS if scope in energies})
+    if isinstance(whole, str):
+        reason = unavailable(whole, scope=Scope.NODE)
+        return {"system_power_w": reason, "system_energy_per_inference_j": reason}
     return {
         "system_power_w": _figure(whole.power_w, whole, Scope.NODE),
         "system_energy_per_inference_j": _figure(whole.gross_j, whole, Scope.NODE),
         "system_net_energy_per_inference_j": _figure(whole.net_j, whole, Scope.NODE),
     }
+
+
+def _sum_of_components(parts: dict[Scope, ScopeEnergy | str]) -> ScopeEnergy | str:
+    """Add up the parts of a system; a sum without one of its parts would look like a saving, so there is none then."""
+    if Scope.CPU_PACKAGE not in parts:
+        return "no meter of the whole system, and none of the CPU"
+    for scope, part in parts.items():
+        if isinstance(part, str):
+            return f"its part {scope.value} is missing: {part}"
+    names = " + ".join(scope.value for scope in parts)
+    known = [part for part in parts.values() if not isinstance(part, str)]
+    whole = add_up(known, f"{names}; power supply, fans and disks are not in it")
+    if whole.provenance is Provenance.MEASURED:
+        return msgspec.structs.replace(whole, provenance=Provenance.DERIVED)
+    return whole
 
 
 def _efficiency_figures(figures: dict[str, Figure], own: str | None) -> dict[str, Figure]:
@@ -315,8 +339,11 @@ def _counter_check(measurement: Measurement, trace: Trace, own: str | None) -> d
         return {}
     edges = trace.edges(counter, *steady(measurement))
     start, end = (int(edges[0]), int(edges[-1])) if len(edges) > 2 else steady(measurement)
-    integrated = trace.energy(power, start, end)
-    disagreement = integrated.mean_power_w / trace.energy(counter, start, end).mean_power_w - 1
+    try:
+        integrated = trace.energy(power, start, end)
+        disagreement = integrated.mean_power_w / trace.energy(counter, start, end).mean_power_w - 1
+    except MeasurementError as error:
+        return {"gpu_counter_disagreement_ratio": unavailable(_silence(error))}
     note = None
     if abs(disagreement) > DISAGREEMENT_RATIO:
         note = f"the energy counter and the integrated power disagree by more than {DISAGREEMENT_RATIO:.0%}"

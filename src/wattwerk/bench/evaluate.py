@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 import numpy as np
 
 from wattwerk.bench import statistics
-from wattwerk.bench.energy import Idle, energy_figures, iterations_at, own_accelerator, steady
+from wattwerk.bench.cards import Card, card_of
+from wattwerk.bench.energy import Floats, Idle, energy_figures, iterations_at, steady
 from wattwerk.bench.scenario import Configuration, Procedure
-from wattwerk.bench.worker import Measurement
+from wattwerk.bench.worker import Block, Measurement
 from wattwerk.catalog import devices
+from wattwerk.errors import MeasurementError
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Figure, Platform, Provenance, Scope, Status, derived, measured, unavailable
+from wattwerk.records import Accelerator, Figure, Platform, Provenance, Scope, Status, derived, measured, unavailable
 
 #: A change of the iterations' duration over the windows beyond this makes the measurement invalid.
 DRIFT_RATIO: Final = 0.10
+
+_STATES: Final = ("clock_sm_hz", "clock_memory_hz", "temperature_celsius", "utilisation_ratio", "throttle_count")
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -25,10 +30,12 @@ class Context(msgspec.Struct, frozen=True):
     Attributes:
         platform: The machine.
         idle: The machine before the sweep, with no worker running.
+        accelerators: What the meters watch.
     """
 
     platform: Platform
     idle: Idle
+    accelerators: tuple[Accelerator, ...] = ()
 
 
 def evaluate(
@@ -39,24 +46,31 @@ def evaluate(
     context: Context,
 ) -> tuple[Status, str, dict[str, Figure]]:
     """Return how a measurement ended, why if not well, and its figures."""
+    card = card_of(configuration.device, measurement.device_address, context.accelerators)
     throughput, drift = _throughput(measurement, configuration.batch, procedure)
     figures = (
         _latency_figures(measurement)
         | {"throughput_per_s": throughput, "load_s": measured(measurement.load_ns / 1e9)}
-        | energy_figures(measurement, trace, configuration, procedure, context.idle)
+        | energy_figures(measurement, trace, configuration, procedure, context.idle, card)
         | _load_figures(measurement, trace, context)
         | _memory_figures(measurement)
-        | _rate_figures(measurement, throughput, _device_name(measurement, context))
-        | _accelerator_state(measurement, trace, configuration)
+        | _rate_figures(measurement, throughput, _device_name(measurement, context, card))
+        | _accelerator_state(measurement, trace, card.prefix)
         | _sampler_figures(measurement)
     )
     problems = _problems(measurement, figures, drift)
     return Status.INVALID if problems else Status.OK, "; ".join(problems), figures
 
 
+def _durations_s(blocks: Iterable[Block]) -> Floats:
+    """Join blocks in the order in which they ran: an interval learns from it how far iterations resemble each other."""
+    durations: Floats = np.concatenate([block.durations_ns for block in blocks]) / 1e9
+    return durations
+
+
 def _latency_figures(measurement: Measurement) -> dict[str, Figure]:
     """Return the distribution of the timed iterations; bounds are 95 % confidence intervals."""
-    found = statistics.describe(np.concatenate([measurement.recorded_ns, measurement.unrecorded_ns]) / 1e9)
+    found = statistics.describe(_durations_s(measurement.blocks))
     return {
         "latency_mean_s": measured(found.mean.value, found.mean.low, found.mean.high),
         "latency_std_s": measured(found.std),
@@ -81,11 +95,11 @@ def _throughput(measurement: Measurement, batch: int, procedure: Procedure) -> t
 
 
 def _sampler_figures(measurement: Measurement) -> dict[str, Figure]:
-    if not measurement.unrecorded_ns:
+    if all(block.sampled for block in measurement.blocks):
         return {"sampler_overhead_ratio": unavailable("the sampler could not be paused")}
     with_it, without = (
-        statistics.median_interval(np.array(series, dtype=np.float64))
-        for series in (measurement.recorded_ns, measurement.unrecorded_ns)
+        statistics.median_interval(_durations_s(block for block in measurement.blocks if block.sampled is sampled))
+        for sampled in (True, False)
     )
     ratio = statistics.ratio_of(with_it, without)
     low, high = (None if bound is None else bound - 1 for bound in (ratio.low, ratio.high))
@@ -95,8 +109,11 @@ def _sampler_figures(measurement: Measurement) -> dict[str, Figure]:
 
 def _load_figures(measurement: Measurement, trace: Trace, context: Context) -> dict[str, Figure]:
     cores = context.platform.cpu_logical_count or 1
-    busy = trace.rate("cpu_busy_s", *steady(measurement)) / cores
-    idle = context.idle.trace.rate("cpu_busy_s", *context.idle.interval) / cores
+    try:
+        busy = trace.rate("cpu_busy_s", *steady(measurement)) / cores
+        idle = context.idle.trace.rate("cpu_busy_s", *context.idle.interval) / cores
+    except MeasurementError as error:
+        return dict.fromkeys(("cpu_utilisation_ratio", "cpu_load_delta_ratio"), unavailable(error.message))
     return {
         "cpu_utilisation_ratio": measured(busy),
         "cpu_load_delta_ratio": measured(busy - idle, note="against the idle machine before the sweep"),
@@ -125,11 +142,9 @@ def _rate_figures(measurement: Measurement, throughput: Figure, device_name: str
     }
 
 
-def _device_name(measurement: Measurement, context: Context) -> str:
+def _device_name(measurement: Measurement, context: Context, card: Card) -> str:
     """Return the accelerator's name as the runtime tells it, or else as its meter does."""
-    own = own_accelerator(measurement.effective.device) or ""
-    index, known = own.removeprefix("gpu"), context.platform.accelerators
-    watched = known[int(index)].name if index.isdecimal() and int(index) < len(known) else ""
+    watched = next((each.name for each in context.accelerators if each.prefix and each.prefix == card.prefix), "")
     return measurement.device_name or watched
 
 
@@ -143,21 +158,20 @@ def _peak_share(effective: float, measurement: Measurement, device_name: str) ->
     return Figure(effective / peak.value, Provenance.MODELLED, low=low, high=high, note=peak.source)
 
 
-def _accelerator_state(measurement: Measurement, trace: Trace, configuration: Configuration) -> dict[str, Figure]:
-    own = own_accelerator(configuration.device)
-    names = {channel.name for channel in trace.channels}
-    figures = {
-        f"gpu_{name}": measured(trace.mean(f"{own}_{name}", *steady(measurement)), scope=Scope.ACCELERATOR)
-        for name in ("clock_sm_hz", "clock_memory_hz", "temperature_celsius", "utilisation_ratio")
-        if f"{own}_{name}" in names
-    }
-    if f"{own}_throttle_count" in names:
-        from wattwerk.meters.nvml import throttle_reasons
+def _accelerator_state(measurement: Measurement, trace: Trace, own: str | None) -> dict[str, Figure]:
+    from wattwerk.meters.nvml import throttle_reasons
 
-        seen = trace.union(f"{own}_throttle_count", *steady(measurement))
-        note = ", ".join(throttle_reasons(seen)) or "none"
-        figures["gpu_throttle_count"] = measured(seen, scope=Scope.ACCELERATOR, note=note)
-    return figures
+    def state(name: str) -> Figure:
+        try:
+            if name != "throttle_count":
+                return measured(trace.mean(f"{own}_{name}", *steady(measurement)), scope=Scope.ACCELERATOR)
+            seen = trace.union(f"{own}_{name}", *steady(measurement))
+        except MeasurementError as error:
+            return unavailable(error.message, scope=Scope.ACCELERATOR)
+        return measured(seen, scope=Scope.ACCELERATOR, note=", ".join(throttle_reasons(seen)) or "none")
+
+    names = {channel.name for channel in trace.channels}
+    return {f"gpu_{name}": state(name) for name in _STATES if f"{own}_{name}" in names}
 
 
 def _problems(measurement: Measurement, figures: dict[str, Figure], drift: float) -> list[str]:

@@ -31,6 +31,7 @@ from wattwerk.records import Status
 from wattwerk.runtimes import RUNTIMES
 
 _LENGTH_BYTES: Final = 8
+_DEATH_S: Final = 10.0
 _CHILD: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from wattwerk.bench.process import child; child(sys.argv[2], sys.argv[3])"
@@ -108,7 +109,7 @@ class WorkerProcess:
         """Have a configuration measured; whatever happens to the worker is part of the answer."""
         try:
             family = RUNTIMES.load(configuration.runtime).family
-        except WattwerkError as error:
+        except (WattwerkError, AttributeError) as error:  # a plug-in may name what its module does not have
             return Trouble(Status.UNSUPPORTED, str(error))
         process = self._ready(family)
         assert process.stdin is not None
@@ -153,8 +154,12 @@ class WorkerProcess:
         return process
 
     def _obituary(self) -> Trouble:
-        code = self._process.wait() if self._process else None
-        self.stop()
+        code = None
+        with suppress(subprocess.TimeoutExpired):  # it may live on where only its words could not be understood
+            code = self._process.wait(_DEATH_S) if self._process else None
+        self.stop(patience_s=0.0)
+        if code is None:
+            return Trouble(Status.FAILED, f"its process gave an answer that cannot be read{self._last_words()}")
         if os.name == "posix" and code == -signal.SIGKILL:
             return Trouble(Status.OUT_OF_MEMORY, "the system killed it, most likely because memory ran out")
         how = f"was ended by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
@@ -169,7 +174,8 @@ def _collect(process: subprocess.Popen[bytes], words: queue.Queue[Any]) -> None:
     """Pass on what a worker says; None stands for its end."""
     assert process.stdout is not None
     try:
-        with process.stdout as stream:
+        # a word that cannot be unpickled, from a plug-in, is as good as none
+        with suppress(Exception), process.stdout as stream:
             for word in receive(stream):
                 words.put(word)
     finally:

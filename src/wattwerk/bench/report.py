@@ -19,6 +19,7 @@ import msgspec
 
 from wattwerk import export
 from wattwerk.bench.figures import is_plottable, sections
+from wattwerk.bench.naming import told_apart
 from wattwerk.bench.report_page import page
 from wattwerk.bench.summary import summarise
 from wattwerk.errors import ConfigError, UnavailableError
@@ -60,7 +61,8 @@ def render_report(records: Sequence[Record], *, title: str | None = None, defaul
             f"none of {len(records)} records has a figure to draw ({reason})",
             "see `wattwerk results show ID` for why each failed",
         )
-    shown = sections(records, default=default)
+    named = told_apart(records)
+    shown = sections(named, default=default)
     specs = [chart.spec for section in shown for chart in section.charts]
     parts = {
         "style": _data("report.css"),
@@ -69,7 +71,7 @@ def render_report(records: Sequence[Record], *, title: str | None = None, defaul
         "plotly": _packed(_plotly()),
         "records": _packed(msgspec.json.encode(list(records))),
     }
-    return page(records, summarise(records, default=default), shown, title=title, parts=parts)
+    return page(named, summarise(records, default=default), shown, title=title, parts=parts)
 
 
 def _plotly() -> bytes:

@@ -146,7 +146,7 @@ def bar_chart(
     if reference is not None:
         layout["shapes"] = [_reference_line(reference / factor)]
     positions = {(group, bar.label): row for (group, _), (row, bar) in zip(_flat(groups), rows, strict=True)}
-    data = [_bars(rows, factor), _bar_texts(rows, factor), *_ticks(ticks, positions, factor)]
+    data = [_bars(rows, factor), _bar_texts(rows, factor, reference or 0.0), *_ticks(ticks, positions, factor)]
     return {"data": data, "layout": layout, "height": round(_ROW_PX * (places + 0.7) + _FRAME_PX), "room": room}
 
 
@@ -201,13 +201,14 @@ def _bars(rows: Sequence[tuple[float, Bar]], factor: float) -> Spec:
     return trace
 
 
-def _bar_texts(rows: Sequence[tuple[float, Bar]], factor: float) -> Spec:
-    """Write the values behind the error bars; a bar's own text would lie under them."""
+def _bar_texts(rows: Sequence[tuple[float, Bar]], factor: float, beyond: float) -> Spec:
+    """Write the values behind the error bars and the line of reference, which would run through them otherwise."""
     return {
         "type": "scatter",
         "mode": "text",
-        "x": [_short(max(bar.value, bar.high or bar.value, 0.0) / factor) for _, bar in rows],
-        "y": [round(row, 3) for row, _ in rows],
+        "x": [_short(max(bar.value, bar.high or bar.value, beyond) / factor) for _, bar in rows],
+        # the row above is close to a second value's
+        "y": [round(row + (0.08 if bar.secondary else 0.0), 3) for row, bar in rows],
         "text": [f" {html.escape(bar.text)}" for _, bar in rows],
         "textposition": "middle right",
         "textfont": {"size": 12, "color": "@text"},
@@ -274,7 +275,7 @@ def curve_chart(curves: Sequence[Curve], figure: str, *, title: str, logarithmic
             "type": "log",
             "range": [edges[0] - 0.08, edges[1] + 0.08],
             "dtick": "D2",
-            "tickformat": "~s",
+            "tickformat": "~s" if min(values) / factor >= 1 else "~g",  # no "500m" for a half
         }
     else:
         layout["yaxis"] |= {"rangemode": "tozero", "tickformat": "~s" if max(values) / factor >= 10_000 else ""}

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from wattwerk.bench.report_labels import is_quick
-from wattwerk.records import Accelerator, Platform, Record
-from wattwerk.units import format_value
+from wattwerk.records import Accelerator, Platform, Record, faults_of
+from wattwerk.units import format_value, unit_of
 
 Facts = list[tuple[str, str]]
 
@@ -31,11 +31,17 @@ def _machine(platform: Platform) -> Facts:
         ("Accelerator", "; ".join(f"{n} × {text}" if n > 1 else text for text, n in accelerators.items())),
         ("Memory", format_value("memory_bytes", platform.memory_bytes) if platform.memory_bytes else ""),
         ("System", " ".join(filter(None, (platform.os, platform.kernel)))),
+        ("Limits", ", ".join(_limit(name, value) for name, value in platform.limits.items())),
         ("Virtual machine", {True: "yes", False: "no", None: ""}[platform.virtual_machine]),
         ("Python", platform.python),
         ("Packages", ", ".join(f"{name} {version}" for name, version in sorted(platform.packages.items()))),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _limit(name: str, value: float) -> str:
+    """Write a limit for people, its unit once: ``gpu0 clock sm max 1.98 GHz``; a long name could not be broken."""
+    return f"{name.removesuffix(unit_of(name)).replace('_', ' ').strip()} {format_value(name, value)}"
 
 
 def _accelerator(accelerator: Accelerator) -> str:
@@ -87,6 +93,7 @@ def conditions(records: Sequence[Record]) -> Facts:
         ("Counter against polling", _range(records, "gpu_counter_disagreement_ratio")),
         ("Processor idle", _range(records, "idle_cpu_power_w")),
         ("Accelerator idle", _range(records, "idle_gpu_power_w")),
+        ("Meters at fault", "; ".join(faults_of(records))),
     ]
     return [(name, text) for name, text in facts if text]
 

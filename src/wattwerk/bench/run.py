@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -15,12 +16,12 @@ from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
 from wattwerk.bench.worker import Measurement, Trouble
-from wattwerk.catalog import processors
-from wattwerk.errors import MeasurementError
+from wattwerk.catalog import models, processors
+from wattwerk.errors import MeasurementError, StoreError
 from wattwerk.meters.inventory import default_specs
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Figure, Record, Setup, Status, Subject, new_id, now
+from wattwerk.records import Figure, Record, Setup, Status, from_json, new_id, now, to_json
 from wattwerk.store import Store
 
 _COOL_DOWN_LIMIT_S = 60.0
@@ -41,6 +42,9 @@ class Listener(Protocol):
     def finished(self, record: Record) -> None:
         """Hear that a configuration is done and stored."""
 
+    def warned(self, text: str) -> None:
+        """Hear of something that is left out and why, in one line."""
+
 
 class Silence:
     """A listener that does nothing."""
@@ -52,6 +56,9 @@ class Silence:
         """Do nothing."""
 
     def finished(self, record: Record) -> None:
+        """Do nothing."""
+
+    def warned(self, text: str) -> None:
         """Do nothing."""
 
 
@@ -92,7 +99,8 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
     cpu_model = processors.cpu_power_here()
     with Recorder(default_specs(cpu_model), procedure.rate_hz) as recorder:
         heard.phase("measuring the idle machine")
-        context = Context(machine.describe(recorder.accelerators), _idle(procedure, recorder))
+        platform = machine.describe(recorder.accelerators, recorder.limits)
+        context = Context(platform, _idle(procedure, recorder), tuple(recorder.accelerators))
         with WorkerProcess(recorder.gate) as process:
             done = len(sweep.configurations) - len(open_ones)
             for index, configuration in enumerate(open_ones, start=done + 1):
@@ -100,7 +108,8 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
                 record = _run_one(sweep, configuration, process, recorder, context, heard)
                 store.add(record)
                 heard.finished(record)
-                if record.status is Status.INVALID and "throttled" in record.reason:
+                more = index < len(sweep.configurations)
+                if more and record.status is Status.INVALID and "throttled" in record.reason:
                     heard.phase("cooling down")
                     _cool_down(recorder)
 
@@ -124,16 +133,15 @@ def _run_one(
     started_at, start = now(), perf_counter_ns() - _LEAD_NS
     answer = process.ask(configuration, sweep.procedure, heard.phase)
     recorder.gate.resume()  # a worker that died may have left it paused
-    subject = Subject(configuration.model)
-    setup = _setup(configuration, sweep.procedure, answer)
     figures: dict[str, Figure] = {}
     if isinstance(answer, Trouble):
-        status, reason = answer.status, answer.reason
+        subject, status, reason = models.bare_subject(configuration.model), answer.status, answer.reason
     else:
         subject = answer.subject
         trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it
         status, reason, figures = _evaluated(answer, trace, configuration, sweep.procedure, context)
-    return Record(
+    setup = _setup(configuration, sweep.procedure, answer, recorder.faults)
+    record = Record(
         id=new_id(),
         kind="bench",
         group=sweep.id,
@@ -146,6 +154,21 @@ def _run_one(
         reason=reason,
         figures=figures,
     )
+    return _storable(record)
+
+
+def _storable(record: Record) -> Record:
+    """Return the record; without its results where they cannot be written and read again, such as a figure of NaN.
+
+    What a runtime or a meter from elsewhere tells may hold anything; that is the end of its configuration only.
+    """
+    try:
+        from_json(to_json(record))
+    except (StoreError, TypeError, ValueError, RecursionError) as error:
+        reason = f"it ran, but its results cannot be stored ({error})"
+        setup = msgspec.structs.replace(record.setup, effective={})
+        return msgspec.structs.replace(record, status=Status.FAILED, reason=reason, setup=setup, figures={})
+    return record
 
 
 def _evaluated(
@@ -154,15 +177,17 @@ def _evaluated(
     """Evaluate; samples that do not suffice are this configuration's result, and never the end of the sweep."""
     try:
         return evaluate(answer, trace, configuration, procedure, context)
-    except (MeasurementError, ArithmeticError, ValueError) as error:
+    except (MeasurementError, ArithmeticError, ValueError, LookupError, TypeError) as error:
         return Status.FAILED, f"it ran, but its samples could not be evaluated ({error})", {}
 
 
-def _setup(configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble) -> Setup:
+def _setup(
+    configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble, faults: list[str]
+) -> Setup:
     protocol: dict[str, Plain] = msgspec.structs.asdict(procedure) | {"configuration": _key(configuration)}
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
-        made = len(answer.recorded_ns) + len(answer.unrecorded_ns)
+        made = sum(len(block.durations_ns) for block in answer.blocks)
         protocol |= {"warmup": answer.warmup, "iterations": made}
         told = answer.effective
         effective = {
@@ -181,6 +206,7 @@ def _setup(configuration: Configuration, procedure: Procedure, answer: Measureme
         options=configuration.options,
         effective=effective,
         protocol=protocol,
+        faults=faults,
     )
 
 
@@ -194,5 +220,6 @@ def _cool_down(recorder: Recorder) -> None:
         time.sleep(2.0)
         trace = recorder.trace(start)
         masks = [c.name for c in trace.channels if c.name.endswith("_throttle_count")]
-        if not any(invalidating_reasons(trace.union(name, start, perf_counter_ns())) for name in masks):
-            return
+        with suppress(MeasurementError):  # no sample just now, as from a hanging meter, does not tell: wait on
+            if not any(invalidating_reasons(trace.union(name, start, perf_counter_ns())) for name in masks):
+                return

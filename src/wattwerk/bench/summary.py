@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from wattwerk.bench.naming import told_apart
 from wattwerk.bench.report_labels import (
     EnergyBasis,
     Names,
@@ -141,6 +142,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
         default: The configuration that gains are counted from. Its runtime and precision are the default for the
             other models too; None chooses by ``report_labels.default_of``.
     """
+    records = told_apart(records)
     names = Names(records)
     models = tuple(_model(model, group, names, default) for model, group in by_model(records).items())
     exclusions = tuple(
@@ -150,7 +152,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
     )
     counts = {status.value: count for status, count in Counter(record.status for record in records).items()}
     quick = any(is_quick(record) for record in records if record.figures)
-    sentences = [*_model_sentences(models), *_exclusion_sentences(records)]
+    sentences = [*_model_sentences(models), *_exclusion_sentences(records, names)]
     if quick:
         sentences.append(QUICK_SENTENCE)
     return Summary(models, counts, exclusions, quick, tuple(sentences))
@@ -170,13 +172,18 @@ _STATUS_WORDS: Final = {
 }
 
 
-def _exclusion_sentences(records: Sequence[Record]) -> list[str]:
+def _exclusion_sentences(records: Sequence[Record], names: Names) -> list[str]:
     sentences = []
     for status, words in _STATUS_WORDS.items():
-        reasons = Counter(record.reason or "no reason given" for record in records if record.status is status)
+        mine = [record for record in records if record.status is status]
+        reasons = Counter(record.reason or "no reason given" for record in mine)
         if reasons:
             common = reasons.most_common(3)
-            told = "; ".join(f"{reason} ({count}×)" if count > 1 else reason for reason, count in common)
+            who = {r.reason or "no reason given": f" ({r.subject.name}, {names.configuration(r)})" for r in mine}
+            alone = len(records) == 1  # nothing else could be meant
+            told = "; ".join(
+                f"{reason} ({n}×)" if n > 1 else f"{reason}{'' if alone else who[reason]}" for reason, n in common
+            )
             more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
             sentences.append(f"{reasons.total()} of {len(records)} {words}: {told}{more}.")
     return sentences

@@ -46,14 +46,25 @@ class Trouble(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Block(msgspec.Struct, frozen=True):
+    """Timed iterations that ran one after the other.
+
+    Attributes:
+        durations_ns: How long each took, in the order in which they ran.
+        sampled: Whether the sampler was running meanwhile.
+    """
+
+    durations_ns: array[int]
+    sampled: bool
+
+
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """Word from the worker: everything it saw; all times in nanoseconds of ``perf_counter_ns``.
 
     Attributes:
         subject: The model.
         effective: What the runtime really did.
-        recorded_ns: Durations of the timed iterations with the sampler running.
-        unrecorded_ns: Durations of the timed iterations with the sampler paused.
+        blocks: The timed iterations, in the order in which the blocks ran.
         warmup: Untimed iterations that were made.
         load_ns: How long loading, converting and compiling took.
         steady_start: When the energy windows began.
@@ -64,12 +75,12 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         device_memory_peak_bytes: Peak memory on the accelerator; None where the runtime does not tell.
         finite: Whether all outputs were finite numbers.
         device_name: The accelerator's name as its runtime gives it; empty for the CPU.
+        device_address: Its PCI address; empty for the CPU or where the runtime does not tell.
     """
 
     subject: Subject
     effective: Effective
-    recorded_ns: array[int]
-    unrecorded_ns: array[int]
+    blocks: tuple[Block, ...]
     warmup: int
     load_ns: int
     steady_start: int
@@ -80,6 +91,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     device_memory_peak_bytes: int | None
     finite: bool
     device_name: str = ""
+    device_address: str = ""
 
 
 def answer(
@@ -124,7 +136,7 @@ def _measure(
         warmup, iterations = _warm_up(call, procedure)
         tell(f"timing {iterations} iterations")
         with quiet():
-            recorded, unrecorded = _time_both_ways(call, iterations, gate)
+            blocks = _time_both_ways(call, iterations, gate)
             tell(f"{procedure.windows} energy windows of {procedure.window_s:g} s")
             # half a second more than asked for, so that windows can begin and end at a tick of an energy counter
             duration_s = procedure.windows * procedure.window_s + 0.5
@@ -132,8 +144,8 @@ def _measure(
         idle_after = _idle(procedure.idle_s, tell)
         finite = _all_finite(session, inputs)
         device_peak = session.device_memory_peak_bytes()
-        device_name = session.device_name()
-        effective = session.effective
+        device_name, device_address = session.device_name(), session.device_address()
+        effective = _with_rewriting(session.effective, model.fixed_batch, configuration.batch)
     finally:
         session.close()
     del call, session  # the bound call holds the model's memory
@@ -141,8 +153,7 @@ def _measure(
     return Measurement(
         subject=model.subject(),
         effective=effective,
-        recorded_ns=recorded,
-        unrecorded_ns=unrecorded,
+        blocks=blocks,
         warmup=warmup,
         load_ns=load_ns,
         steady_start=steady_start,
@@ -153,6 +164,7 @@ def _measure(
         device_memory_peak_bytes=device_peak,
         finite=finite,
         device_name=device_name,
+        device_address=device_address,
     )
 
 
@@ -160,6 +172,13 @@ def _measure(
 def _model(reference: str, weights: str | None, input_shape: tuple[int, ...] | None, seed: int) -> models.CatalogModel:
     """Keep the last models, since many configurations of a sweep share them."""
     return models.resolve(reference, weights=weights, input_shape=input_shape, seed=seed)
+
+
+def _with_rewriting(effective: Effective, fixed_batch: int | None, batch: int) -> Effective:
+    """Note that another batch size was put in the place of the one that the model's file is fixed to."""
+    if fixed_batch is None or fixed_batch == batch:
+        return effective
+    return msgspec.structs.replace(effective, details={**effective.details, "rewritten_from_batch": fixed_batch})
 
 
 def _load_spec(configuration: Configuration, procedure: Procedure, model: models.CatalogModel) -> LoadSpec:
@@ -194,18 +213,17 @@ def _warm_up(call: Callable[[], object], procedure: Procedure) -> tuple[int, int
     return len(ends) + 2, procedure.slow_iterations if slow else procedure.iterations
 
 
-def _time_both_ways(call: Callable[[], object], iterations: int, gate: Gate | None) -> tuple[array[int], array[int]]:
+def _time_both_ways(call: Callable[[], object], iterations: int, gate: Gate | None) -> tuple[Block, ...]:
     """Time four blocks, sampler running, paused, paused, running, so that a drift cancels out."""
     if gate is None:
-        return time_calls(call, iterations), array("q")
-    recorded: array[int] = array("q")
-    unrecorded: array[int] = array("q")
-    for block, pause in enumerate((False, True, True, False)):
-        (gate.pause if pause else gate.resume)()
+        return (Block(time_calls(call, iterations), sampled=True),)
+    blocks = []
+    for index, sampled in enumerate((True, False, False, True)):
+        (gate.resume if sampled else gate.pause)()
         time_calls(call, 2)  # the wait for the sampler has let caches cool
-        count = iterations * (block + 1) // 4 - iterations * block // 4
-        (unrecorded if pause else recorded).extend(time_calls(call, count))
-    return recorded, unrecorded
+        count = iterations * (index + 1) // 4 - iterations * index // 4
+        blocks.append(Block(time_calls(call, count), sampled))
+    return tuple(blocks)
 
 
 def _all_finite(session: Session, inputs: Arrays) -> bool:

@@ -405,6 +405,18 @@ def names() -> list[str]:
     return list(ARCHITECTURES)
 
 
+def bare_subject(reference: str) -> Subject:
+    """Return what a record can say of a model that could not be loaded: its name, and the digest of its file."""
+    if not reference.endswith(".onnx"):
+        return Subject(reference)
+    path = Path(reference).expanduser()
+    try:
+        digest = onnx_file.digest_of(path)
+    except OSError:  # it went away meanwhile
+        digest = ""
+    return Subject(path.stem, digest=digest)
+
+
 def resolve(
     reference: str, *, weights: str | None = None, input_shape: tuple[int, ...] | None = None, seed: int = 0
 ) -> CatalogModel:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
-from wattwerk.config import to_struct, user_section
+from wattwerk.config import home, to_struct, user_section
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.meters import METERS
 from wattwerk.meters.protocol import MeterSpec
-from wattwerk.registry import Probe
+from wattwerk.registry import Probe, suggestion
 
 _MODEL: Final = "cpu-model"
 
@@ -16,12 +17,32 @@ _MODEL: Final = "cpu-model"
 READING_BOUND_RATIO: Final = 0.1
 
 
+def check_sections() -> None:
+    """Check that every section ``[meters.<name>]`` of the user's ``config.toml`` is one of a meter and fits it.
+
+    Raises:
+        ConfigError: A name is that of no meter, an option is none of its meter's or has a wrong value, or
+            ``config.toml`` cannot be read.
+    """
+    known = METERS.names()
+    path = home() / "config.toml"
+    for name in user_section("meters"):
+        if name not in known:
+            raise ConfigError(f"{path}: [meters.{name}] is no section of a meter", suggestion(name, known))
+        with suppress(UnavailableError):  # a plug-in that cannot be imported: its probe says so
+            to_struct(METERS.load(name).config, user_section("meters", name), f"{path}: [meters.{name}]")
+
+
 def probe_all(cpu_model: dict[str, Any] | None = None) -> dict[str, Probe]:
     """Return name -> probe of every known meter, the built-in ones first.
 
     Args:
         cpu_model: As for ``default_specs``; without numbers from here or ``config.toml`` the model is unavailable.
+
+    Raises:
+        ConfigError: ``config.toml`` cannot be read, or has a section of a meter that there is not.
     """
+    check_sections()
     return {name: _probe_model(cpu_model) if name == _MODEL else _probe(name) for name in METERS.names()}
 
 
@@ -71,8 +92,9 @@ def default_specs(cpu_model: dict[str, Any] | None = None) -> list[MeterSpec]:
         What ``Recorder`` takes.
 
     Raises:
-        ConfigError: ``config.toml`` cannot be read.
+        ConfigError: ``config.toml`` cannot be read, or has a section of a meter that there is not.
     """
+    check_sections()
     sections = {name: user_section("meters", name) for name in METERS.names()}
     chosen = [name for name in ("nvml", "rapl") if sections[name] or _probe(name).available]
     model = _model_numbers(cpu_model)

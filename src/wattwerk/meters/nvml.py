@@ -150,6 +150,11 @@ def _candidates(nvml: ModuleType, handle: Any, prefix: str) -> Iterable[list[_Fi
     yield [field("memory_used_bytes", lambda: float(nvml.nvmlDeviceGetMemoryInfo(handle).used))]
 
 
+def _text(answer: str | bytes | None) -> str:
+    """Return a text that older versions of pynvml give as bytes, and that may be missing."""
+    return answer.decode("ascii", "replace") if isinstance(answer, bytes) else answer or ""
+
+
 class _Gpu:
     """One GPU: its handle and the fields that answered when asked one by one."""
 
@@ -183,6 +188,9 @@ class _Gpu:
             driver=self._ask(nvml.nvmlSystemGetDriverVersion) or "",
             memory_bytes=None if memory is None else int(memory),
             power_limit_w=None if limit_mw is None else limit_mw / 1e3,
+            prefix=self.prefix,
+            address=_text(self._ask(lambda: nvml.nvmlDeviceGetPciInfo(handle).busId)).lower(),
+            uuid=_text(self._ask(lambda: nvml.nvmlDeviceGetUUID(handle))),
         )
 
     def limits(self) -> dict[str, float]:
@@ -284,7 +292,7 @@ class NvmlMeter(Meter):
         return self._reads[name]()
 
     def accelerators(self) -> list[Accelerator]:
-        """Return name, driver, memory and enforced power limit of each GPU."""
+        """Return name, driver, memory, enforced power limit, PCI address and UUID of each GPU."""
         return [gpu.accelerator() for gpu in self._gpus]
 
     def limits(self) -> dict[str, float]:

@@ -133,6 +133,10 @@ class Session(ABC):
         """Return the accelerator's product name; empty for the CPU or where the runtime does not tell."""
         return ""
 
+    def device_address(self) -> str:
+        """Return the accelerator's PCI address; empty for the CPU or where the runtime does not tell."""
+        return ""
+
     @abstractmethod
     def close(self) -> None:
         """Release the device."""

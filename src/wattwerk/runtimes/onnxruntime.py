@@ -15,6 +15,7 @@ import numpy.typing as npt
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.registry import Probe
 from wattwerk.runtimes.base import Arrays, Effective, LoadSpec, Model, Precision, Runtime, Session
+from wattwerk.runtimes.cuda_address import cuda_address
 from wattwerk.runtimes.onnxruntime_graph import Census, take_census, to_float16, to_int8, with_batch
 from wattwerk.runtimes.onnxruntime_providers import PROVIDERS, Conversion, Provider, provider_of
 from wattwerk.runtimes.request import (
@@ -253,6 +254,10 @@ class _OnnxSession(Session):
         names = [node.name for node in self._session.get_outputs()]
         arrays = self._binding.copy_outputs_to_cpu()
         return {name: np.asarray(array, np.float32) for name, array in zip(names, arrays, strict=True)}
+
+    def device_address(self) -> str:
+        """Return the PCI address of an NVIDIA GPU."""
+        return cuda_address(self._spec.device) if self._row.memory == "cuda" else ""
 
     def close(self) -> None:
         """Release the session; nothing happens the second time."""

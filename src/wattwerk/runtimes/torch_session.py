@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wattwerk.runtimes.base import Arrays, Effective, LoadSpec, Model, Precision, Session
+from wattwerk.runtimes.cuda_address import cuda_address
 from wattwerk.runtimes.request import check_inputs, failures
 from wattwerk.runtimes.torch_int8 import confirm_lowered, heavy_count, lowered_count, quantise
 from wattwerk.runtimes.torch_settings import GlobalSettings
@@ -258,6 +259,10 @@ class TorchSession(Session):
         import torch
 
         return str(torch.cuda.get_device_name(self._spec.device)) if self._cuda else ""
+
+    def device_address(self) -> str:
+        """Return the GPU's PCI address."""
+        return cuda_address(self._spec.device) if self._cuda else ""
 
     def close(self) -> None:
         """Release the device and put PyTorch's switches back; nothing happens the second time."""
