@@ -6,8 +6,9 @@
 
 Links and power are the report's: 22.51 Mbit/s up, 66.42 Mbit/s down, 4 W while a link is busy; and once more with the
 14.19 W that the report's own energies imply. A codec's energy is modelled from the times that it really took in a
-process of its own, the same way for both: the idle power of this machine's processor over the time, and what busy cores
-add. Of the repeats the fastest counts. Ours runs with one thread and with two; the reference knows one.
+process of its own, the same way for both: the idle power of this machine's processor over the time, as far as it is no
+more than the processor time, and what busy cores add. Of the repeats the fastest counts. Ours runs with one thread and
+with two; the reference knows one.
 """
 
 from __future__ import annotations

@@ -144,9 +144,9 @@ def test_changed_assumptions_are_told() -> None:
         preset("eki")
 
 
-@given(wall=st.floats(0.01, 100), load=st.floats(0, 1), idle=st.floats(0, 50), more=st.floats(0, 200))
+@given(wall=st.floats(0.01, 100), load=st.floats(0.25, 1), idle=st.floats(0, 50), more=st.floats(0, 200))
 def test_the_model_of_the_processor(wall: float, load: float, idle: float, more: float) -> None:
-    """No load draws idle power, full load full power, and what lies between grows evenly; bounds come from theirs."""
+    """From one busy core to all, power grows evenly up to full power; bounds come from those of the powers."""
     cores = 4
     power = [idle / 2, idle, idle * 2, (idle + more) / 2, idle + more, (idle + more) * 2, cores]
     figure = modelled_energy(wall, load * wall * cores, power=power)
@@ -154,6 +154,13 @@ def test_the_model_of_the_processor(wall: float, load: float, idle: float, more:
     assert figure.low == pytest.approx((figure.value or 0) / 2)
     assert figure.high == pytest.approx((figure.value or 0) * 2)
     assert (figure.provenance, figure.scope) == (Provenance.MODELLED, Scope.CPU_PACKAGE)
+
+
+@given(wall=st.floats(1.0, 100))
+def test_waiting_for_other_programs_costs_the_codec_nothing(wall: float) -> None:
+    """A second of processor time costs the same however long it took on a busy machine."""
+    power = [1.0, 2.0, 3.0, 4.0, 8.0, 12.0, 2]
+    assert modelled_energy(wall, 1.0, power=power) == modelled_energy(1.0, 1.0, power=power)
 
 
 def test_the_fastest_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:

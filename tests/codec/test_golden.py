@@ -65,8 +65,8 @@ def test_payloads_decode_to_the_references_values(name: str) -> None:
 def is_distorted(tensor: dict[str, Any]) -> bool:
     """Return whether the reference may have coded other levels than it had quantised.
 
-    With dependent quantisation, rows skipped in blocks move its trellis and its coder differently, so that a row which it
-    did not mark as empty can be empty in the stream.
+    With dependent quantisation, rows skipped in blocks move its trellis and its coder differently, so that a row which
+    it did not mark as empty can be empty in the stream.
     """
     return bool(tensor["dependent"] and tensor["scan_order"] and tensor["row_skip"])
 
@@ -83,7 +83,11 @@ def test_the_same_decisions_give_the_same_bytes(name: str) -> None:
             if not tensor["integer"]:
                 encoder.bypass(tensor["qp"] - tensor["model_qp"], 6 + tensor["qp_density"])
             rows = bool(tensor["row_skip"])
-            tools = native_arguments(golden, tensor) | {"row_skip": rows, "force_row_skip": rows, "parameter_sets": sets}
+            tools = native_arguments(golden, tensor) | {
+                "row_skip": rows,
+                "force_row_skip": rows,
+                "parameter_sets": sets,
+            }
             encoder.tensor(levels, **tools)
         assert encoder.finish() == golden.data[unit["payload"] : unit["end"]]
         assert encoder.entry_points == list(entry_points(unit))

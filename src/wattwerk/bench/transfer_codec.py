@@ -128,6 +128,9 @@ def _sensed(trace: Trace, span: Span) -> Figure | None:
 def modelled_energy(wall_s: float, cpu_s: float, reason: str | None = None, power: Sequence[float] = ()) -> Figure:
     """Model the processor's energy from the time that work really took: idle power, and what each busy core adds.
 
+    Idle power is counted for the work's time, but for no more than its processor time: what lies beyond is waiting for
+    other programs, which is not the work's.
+
     Args:
         wall_s: Time it took.
         cpu_s: Processor time it took, all threads together.
@@ -138,10 +141,8 @@ def modelled_energy(wall_s: float, cpu_s: float, reason: str | None = None, powe
     found = processors.cpu_power_here()
     names = ("idle_low_w", "idle_w", "idle_high_w", "max_low_w", "max_w", "max_high_w")
     numbers = list(power) or [*(float(found[name]) for name in names), float(psutil.cpu_count() or 1)]
-    cores = numbers[6]
-    low, value, high = (
-        numbers[i] * wall_s + (numbers[i + 3] - numbers[i]) * min(cpu_s, wall_s * cores) / cores for i in range(3)
-    )
+    own_s, busy_s = min(wall_s, cpu_s), cpu_s / numbers[6]
+    low, value, high = (numbers[i] * own_s + (numbers[i + 3] - numbers[i]) * busy_s for i in range(3))
     source = "given numbers" if power else str(found["source"])
     note = f"from {cpu_s:.3g} s of processor time; {source}" + (f"; {reason}" if reason else "")
     return Figure(value, Provenance.MODELLED, Scope.CPU_PACKAGE, low, high, note)
