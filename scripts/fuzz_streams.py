@@ -27,14 +27,15 @@ def address_space() -> int:
 
 def main(seed: int, seconds: float) -> None:
     """Try streams until the time is over."""
-    mutator, chance = Mutator(sound_streams(), seed), random.Random(seed)
+    mutators = {reader: Mutator(sound_streams(reader), seed + index) for index, reader in enumerate(READERS)}
+    chance = random.Random(seed)
     limit = address_space() + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     counts: collections.Counter[tuple[str, bool]] = collections.Counter()
     end, slowest = time.monotonic() + seconds, 0.0
     while time.monotonic() < end:
-        data = mutator.stream()
         reader = chance.choice(list(READERS))
+        data = mutators[reader].stream()
         bound = FEW if chance.random() < 0.9 else None
         start = time.process_time()
         try:

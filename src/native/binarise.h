@@ -100,6 +100,7 @@ class Binariser {
     }
 
     void start_block_row() { at_.previous = 0; }
+    void start_at(std::uint32_t state) { at_.state = state; }
     std::uint32_t state() const { return at_.state; }
     Fault fault = Fault::none;
 

@@ -104,10 +104,11 @@ struct Kernels {
     const char* name;
     Fault (*quantise)(const float* values, std::int32_t* levels, const QuantiseSpec& spec);
     Fault (*encode_levels)(EncoderState& state, const std::int32_t* levels, const TensorSpec& spec,
-                           const std::uint8_t* given_sets, std::uint64_t search_limit, Chosen& chosen);
+                           const std::uint8_t* given_sets, std::uint64_t search_limit, const Parallel& parallel,
+                           Chosen& chosen);
     Fault (*encode_values)(EncoderState& state, const float* values, const QuantiseSpec& quantising,
                            const TensorSpec& spec, std::uint32_t qp_bits, std::uint32_t qp_delta,
-                           std::uint64_t search_limit, Chosen& chosen);
+                           std::uint64_t search_limit, const Parallel& parallel, Chosen& chosen);
     void (*bypass)(EncoderState& state, std::uint32_t value, std::uint32_t bits);
     void (*finish)(EncoderState& state);
     std::size_t (*told_contexts)(const TensorSpec& spec, bool history, std::uint16_t* contexts);

@@ -34,7 +34,8 @@ static std::uint64_t sample_of(std::uint64_t count, std::uint64_t asked) {
 }
 
 static Fault encode_levels(EncoderState& state, const std::int32_t* levels, const TensorSpec& spec,
-                           const std::uint8_t* given_sets, std::uint64_t search_limit, Chosen& chosen) {
+                           const std::uint8_t* given_sets, std::uint64_t search_limit, const Parallel& parallel,
+                           Chosen& chosen) {
     const std::uint64_t limit = sample_of(spec.count, search_limit);
     TensorSpec used = spec;
     if (used.unary == 0) {
@@ -49,7 +50,7 @@ static Fault encode_levels(EncoderState& state, const std::int32_t* levels, cons
         if (const Fault fault = empty.find(all, used, piece); fault != Fault::none) return fault;
     }
     LevelSource source(levels, spec.count, spec.width, spec.scan_order);
-    return encode(state, used, source, empty.flags, given_sets, limit, chosen);
+    return encode(state, used, source, empty.flags, given_sets, limit, parallel, chosen);
 }
 
 // Whether a row can be all zeros: one value of two steps or more rules it out, unless small size counts.
@@ -68,7 +69,7 @@ static bool may_have_empty_rows(const float* values, const TensorSpec& spec, con
 
 static Fault encode_values(EncoderState& state, const float* values, const QuantiseSpec& quantising,
                            const TensorSpec& spec, std::uint32_t qp_bits, std::uint32_t qp_delta,
-                           std::uint64_t search_limit, Chosen& chosen) {
+                           std::uint64_t search_limit, const Parallel& parallel, Chosen& chosen) {
     put_long(state, qp_delta & (qp_bits >= 32 ? 0xffffffffu : (1u << qp_bits) - 1), qp_bits);
     RateTable rate;
     if (quantising.rate_weight > 0) {
@@ -88,7 +89,7 @@ static Fault encode_values(EncoderState& state, const float* values, const Quant
         Quantiser all(values, quantising, &rate);
         if (const Fault fault = empty.find(all, used, piece); fault != Fault::none) return fault;
     }
-    return encode(state, used, source, empty.flags, nullptr, source.sample_count(), chosen);
+    return encode(state, used, source, empty.flags, nullptr, source.sample_count(), parallel, chosen);
 }
 
 static Fault decode_tensor(DecoderState& state, std::int32_t* levels, const TensorSpec& spec,

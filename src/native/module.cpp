@@ -106,6 +106,8 @@ void run_on_threads(const Parallel& self, std::size_t count, void (*body)(void*,
     for (std::thread& helper : helpers) helper.join();
 }
 
+Parallel parallel_of(unsigned threads) { return {threads < 1 ? 1 : threads > 256 ? 256 : threads, run_on_threads}; }
+
 struct Buffer {
     EncoderState state;
     Buffer() = default;
@@ -160,7 +162,7 @@ class Encoder {
                          const std::optional<Input<std::int8_t>>& history, const std::optional<Input<std::int32_t>>& base,
                          std::uint32_t codebook_size, std::uint32_t codebook_zero,
                          const std::optional<nb::bytes>& parameter_sets, std::uint64_t search_limit,
-                         bool force_row_skip) {
+                         bool force_row_skip, unsigned threads) {
         need_open();
         TensorSpec spec = make_spec(levels.size(), width, profile, dependent, unary, scan_order, row_skip, parent,
                                     codebook_size, codebook_zero);
@@ -174,7 +176,8 @@ class Encoder {
         Fault fault;
         {
             nb::gil_scoped_release released;
-            fault = kernels->encode_levels(buffer_.state, levels.data(), spec, sets, search_limit, *chosen);
+            fault = kernels->encode_levels(buffer_.state, levels.data(), spec, sets, search_limit, parallel_of(threads),
+                                           *chosen);
         }
         if (fault == Fault::unreachable) throw std::invalid_argument("a level that this trellis or codebook does not have");
         check(fault);
@@ -224,7 +227,7 @@ std::tuple<nb::bytes, std::uint32_t, Points> encode_values(Input<float> values, 
                                                            std::int64_t qp_delta, std::uint32_t qp_bits, bool dependent,
                                                            std::uint32_t unary, int scan_order, bool row_skip,
                                                            int profile, bool parent, std::uint64_t search_limit,
-                                                           double rate_weight) {
+                                                           double rate_weight, unsigned threads) {
     if (qp_bits > 32) throw std::invalid_argument("32 bits of the quantisation parameter at most");
     const TensorSpec spec =
         make_spec(values.size(), width, profile, dependent, unary, scan_order, row_skip, parent, 0, 0);
@@ -237,7 +240,7 @@ std::tuple<nb::bytes, std::uint32_t, Points> encode_values(Input<float> values, 
     {
         nb::gil_scoped_release released;
         fault = kernels->encode_values(buffer.state, values.data(), quantising, spec, qp_bits,
-                                       static_cast<std::uint32_t>(qp_delta), search_limit, *chosen);
+                                       static_cast<std::uint32_t>(qp_delta), search_limit, parallel_of(threads), *chosen);
         if (fault == Fault::none) kernels->finish(buffer.state);
     }
     check(fault);
@@ -279,8 +282,7 @@ class Decoder {
         Fault fault;
         {
             nb::gil_scoped_release released;
-            const Parallel parallel{threads < 1 ? 1 : threads > 256 ? 256 : threads, run_on_threads};
-            fault = kernels->decode(state_, out, spec, points.data(), points.size(), parallel, sets_);
+            fault = kernels->decode(state_, out, spec, points.data(), points.size(), parallel_of(threads), sets_);
         }
         check(fault);
         spec_ = spec;
@@ -317,14 +319,14 @@ NB_MODULE(_native, module) {
     module.def("dequantise", &dequantise, "levels"_a, "step"_a);
     module.def("encode_values", &encode_values, "values"_a, nb::kw_only(), "width"_a, "step"_a, "qp_delta"_a, "qp_bits"_a,
                "dependent"_a, "unary_length"_a = 0, "scan_order"_a = 0, "row_skip"_a = true, "profile"_a = 1,
-               "parent"_a = false, "search_limit"_a = 65536, "rate_weight"_a = 0.0);
+               "parent"_a = false, "search_limit"_a = 65536, "rate_weight"_a = 0.0, "threads"_a = 1);
     nb::class_<Encoder>(module, "Encoder")
         .def(nb::init<>())
         .def("bypass", &Encoder::bypass, "value"_a, "bits"_a)
         .def("tensor", &Encoder::tensor, "levels"_a, nb::kw_only(), "width"_a, "profile"_a = 1, "dependent"_a,
              "unary_length"_a, "scan_order"_a = 0, "row_skip"_a = true, "parent"_a = false, "history"_a = nb::none(),
              "base"_a = nb::none(), "codebook_size"_a = 0, "codebook_zero"_a = 0, "parameter_sets"_a = nb::none(),
-             "search_limit"_a = 65536, "force_row_skip"_a = false)
+             "search_limit"_a = 65536, "force_row_skip"_a = false, "threads"_a = 1)
         .def("finish", &Encoder::finish)
         .def_prop_ro("entry_points", &Encoder::entry_points);
     nb::class_<Decoder>(module, "Decoder")

@@ -180,24 +180,24 @@ def test_the_corpus_of_the_native_fuzzers(fuzzer: str, replay: Any) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_damaged_streams(reader: str) -> None:
-    """Of streams damaged in a thousand ways each gives arrays or an error with the offset, soon; some of both."""
-    mutator = Mutator(sound_streams(), seed=1)
-    sound = sum(check(reader, mutator.stream()) for _ in range(1000))
-    assert 50 < sound < 950
+    """Of streams damaged in many ways each gives arrays or an error with the offset, soon; some of both."""
+    mutator = Mutator(sound_streams(reader), seed=1)
+    sound = sum(check(reader, mutator.stream()) for _ in range(800))
+    assert 20 < sound < 780
 
 
 def test_damaged_streams_within_the_default_bound() -> None:
     """Streams without a caller's bound are held by one that follows from their length."""
-    mutator = Mutator(sound_streams(), seed=2)
+    mutator = Mutator(sound_streams("unpack"), seed=2)
     for _ in range(300):
         check("unpack", mutator.stream(), None)
 
 
 def test_memory_follows_the_bound() -> None:
     """Reading a damaged stream asks for no more memory than the bound on values and the stream itself account for."""
-    mutator, chance = Mutator(sound_streams(), seed=3), random.Random(3)
+    mutator, chance = Mutator(sound_streams("unpack"), seed=3), random.Random(3)
     for _ in range(300):
-        data, reader = mutator.stream(), chance.choice(list(READERS))
+        data, reader = mutator.stream(), chance.choice(("unpack", "iter_unpack", "inspect", "update"))
         # a value is a level, a float and its last type at the same time; a byte can become a field or a character
         assert peak_memory(reader, data) < 24 * FEW + 64 * len(data) + (1 << 20)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.codec.golden_streams import load, names
 from tests.codec.samples import every_type, weights
 
-from wattwerk.codec import UpdateDecoder, UpdateEncoder, apply_update, inspect, iter_unpack, pack, unpack
+from wattwerk.codec import UpdateDecoder, UpdateEncoder, _native, apply_update, inspect, iter_unpack, pack, unpack
 from wattwerk.codec.data_unit import DataUnit, PayloadType
 from wattwerk.codec.parameter_sets import ModelParameterSet
 from wattwerk.codec.reduce_types import Decomposed, Scaled
@@ -129,6 +129,15 @@ def test_memory_is_bounded_by_the_length_of_the_stream(shape):
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("shape", [(0, 1 << 61, 65), (1 << 61, 0, 65), (0, 1 << 61)])
+def test_shapes_without_elements_that_nothing_can_address(shape):
+    """A zero among the dimensions does not make way for others of any size."""
+    encoder = _native.Encoder()
+    encoder.tensor(np.zeros(0, np.int32), width=1, dependent=False, unary_length=10)
+    with pytest.raises(BitstreamError, match="is too large"):
+        unpack(_claim(*shape, payload=encoder.finish()))
 
 
 def test_the_callers_bound_counts_all_tensors_together():

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from tests.codec.golden_streams import load
 from tests.codec.samples import every_type, is_exact, weights
 
-from wattwerk.codec import PackOptions, inspect, pack, pack_file, unpack
+from wattwerk.codec import PackOptions, _native, inspect, pack, pack_file, unpack
 from wattwerk.codec.data_unit import Codebook
 from wattwerk.codec.quantisation import fitting_qp, step_size
 from wattwerk.codec.reduce_types import Clustered, Decomposed, Levels, Scaled, restore
@@ -279,3 +279,16 @@ def test_the_same_framing_as_the_reference():
     """Start, parameter set and topology are the bytes that nncodec 2.1.3 writes, so that only payloads can differ."""
     reference = load("uniform_qp60_dq")
     assert pack({}) == reference.data[: reference.units[0]["start"]]
+
+
+@pytest.mark.parametrize("scan_order", range(1, 5))
+@pytest.mark.parametrize("dependent", [True, False])
+@pytest.mark.parametrize("shape", [(9, 3), (65, 7), (200, 150), (130, 1000)])
+def test_block_rows_are_coded_alike_on_any_number_of_threads(shape, dependent, scan_order):
+    """Block rows that are coded apart and joined give the payload and the entry points of one after the other."""
+    values = np.random.default_rng(7).laplace(scale=0.02, size=shape).astype(np.float32)
+    values[::5] = 0
+    tools = {"width": shape[1], "step": 0.004, "qp_delta": 1, "qp_bits": 8, "dependent": dependent}
+    alone = _native.encode_values(values.ravel(), scan_order=scan_order, **tools)
+    for threads in (2, 5):
+        assert _native.encode_values(values.ravel(), scan_order=scan_order, threads=threads, **tools) == alone

@@ -123,6 +123,9 @@ inline const Parallel kSerial{1, [](const Parallel&, std::size_t count, void (*b
                                   for (std::size_t index = 0; index < count; ++index) body(argument, index);
                               }};
 
+// As if there were three threads: block rows are then coded apart and joined.
+inline const Parallel kSplit{3, kSerial.run};
+
 // An array of exactly this size, so that the sanitiser sees a step beyond it.
 template <typename T>
 std::vector<T> exactly(std::size_t count, T value = {}) {

@@ -107,6 +107,8 @@ Code encode(const Kernels& kernels, const std::vector<Case>& cases, std::uint32_
         ~Owned() { std::free(out.data); }
     } state;
     Code code;
+    // one of the instruction sets codes block rows apart: the output has to be the same
+    const Parallel& parallel = &kernels == fuzz::kernels().front() ? kSplit : kSerial;
     std::vector<std::vector<EntryPoint>> points;
     for (const Case& each : cases) {
         const TensorSpec& spec = each.tensor.spec;
@@ -115,11 +117,11 @@ Code encode(const Kernels& kernels, const std::vector<Case>& cases, std::uint32_
         chosen.entry_points = points.back().data();
         if (values) {
             code.fault = kernels.encode_values(state, each.values.data(), each.quantising, spec, bypass_bits, 0x9e3779b9,
-                                               each.search_limit, chosen);
+                                               each.search_limit, parallel, chosen);
         } else {
             if (bypass_bits > 0) kernels.bypass(state, 0x9e3779b9, bypass_bits);
             code.fault = kernels.encode_levels(state, each.levels.data(), spec, each.sets.empty() ? nullptr : each.sets.data(),
-                                               each.search_limit, chosen);
+                                               each.search_limit, parallel, chosen);
         }
         REQUIRE(chosen.entry_point_count <= points.back().size());
         if (code.fault != Fault::none) return code;
@@ -235,7 +237,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                 chosen.entry_points = points.data();
                 chosen.entry_point_count = 0;
                 const Fault fault = kernel->encode_values(state, each.values.data(), each.quantising, spec, bypass_bits, 0,
-                                                          search_limit, chosen);
+                                                          search_limit, kSplit, chosen);
                 std::free(state.out.data);
                 REQUIRE(fault == Fault::range);
             }
@@ -246,6 +248,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const Code first = encode(*kernels()[0], cases, bypass_bits, values);
     for (std::size_t index = 1; index < kernels().size(); ++index)
         compare(first, encode(*kernels()[index], cases, bypass_bits, values));
+    const auto any_distorts = [&] {
+        return std::any_of(cases.begin(), cases.end(), [](const Case& each) { return distorts(each.tensor.spec); });
+    };
+    if (first.fault == Fault::unreachable && any_distorts()) return 0;  // a codebook may lack the level one further
     REQUIRE(first.fault == Fault::none);
     digest.add(first.bytes.data(), first.bytes.size());
     decode(*kernels()[size % kernels().size()], cases, bypass_bits, first);

@@ -59,8 +59,11 @@ def encode_values(
     parent: bool = False,
     search_limit: int = 65536,
     rate_weight: float = 0.0,
+    threads: int = 1,
 ) -> tuple[bytes, int, list[tuple[int, int, int]]]:
     """Quantise and code a tensor that has a payload of its own.
+
+    Block rows, where there are any, are coded on ``threads`` threads; the payload is the same for any number of them.
 
     Returns:
         The payload, the unary length (chosen if 0 was given), and the entry points: value, state, offset in bits.
@@ -94,6 +97,7 @@ class Encoder:
         parameter_sets: bytes | None = None,
         search_limit: int = 65536,
         force_row_skip: bool = False,
+        threads: int = 1,
     ) -> int:
         """Code a tensor; return the unary length (chosen if 0 was given).
 

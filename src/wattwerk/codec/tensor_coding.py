@@ -12,7 +12,7 @@ from wattwerk.codec import _native
 from wattwerk.codec.data_unit import Codebook, Context, DataUnit, EntryPoint, NodeId, Parts, PayloadType
 from wattwerk.codec.data_unit_syntax import codebook_bits
 from wattwerk.codec.elements import FORMATS, Array, Elements, Kind, make_elements
-from wattwerk.codec.options import PackOptions
+from wattwerk.codec.options import PackOptions, processors
 from wattwerk.codec.quantisation import fitting_qp, step_size
 from wattwerk.codec.reduce_types import QP_DENSITY, Clustered, Decomposed, Levels, Scaled
 from wattwerk.codec.sidecar import NOTHING, Note, write_note
@@ -139,6 +139,7 @@ class Coder:
             profile=options.profile,
             search_limit=options.search_limit,
             rate_weight=options.rate_weight,
+            threads=(options.threads or processors()) if scan_order else 1,  # only block rows can be split
         )
         unit = DataUnit(
             payload_type=PayloadType.FLOAT,

@@ -196,9 +196,10 @@ def _decode_tensor(
     qp, step = (None, 0.0) if integer else _read_step(coded, decoder)
     book = _codebook_of(unit, tensor)
     coded_book = book if coded.context.profile == 1 else None
+    count = math.prod(tensor.shape)
     levels = decoder.tensor(
-        math.prod(tensor.shape),
-        width=math.prod(tensor.shape[1:]) or 1,
+        count,
+        width=math.prod(tensor.shape[1:]) if count else 1,  # beside a zero there can be numbers of any size
         profile=coded.context.profile,
         dependent=unit.dependent and not integer,
         unary_length=unit.unary_length,
