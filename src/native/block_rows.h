@@ -68,7 +68,7 @@ class BlockRowCoder {
           empty_rows_(empty_rows),
           parallel_(parallel),
           block_(std::uint64_t{4} << spec.scan_order),
-          wave_(2 * std::uint64_t{parallel.threads}) {
+          wave_(wave_of(Scan(spec.count, spec.width, spec.scan_order).block_rows(), parallel.threads)) {
         rows_ = static_cast<BlockRow*>(std::calloc(wave_, sizeof(BlockRow)));
         levels_ = static_cast<std::int32_t*>(std::malloc((wave_ * block_ * spec.width + kPiece) * sizeof(std::int32_t)));
     }
@@ -102,6 +102,11 @@ class BlockRowCoder {
     }
 
   private:
+    // Two for each thread, so that none waits long for the last one; not more than there are, since each needs room.
+    static std::uint64_t wave_of(std::uint64_t block_rows, std::uint64_t threads) {
+        return 2 * threads < block_rows ? 2 * threads : block_rows;
+    }
+
     // Says what each block row of the wave is, and in which state of the trellis it begins; returns their number.
     std::uint64_t prepare(std::uint64_t first, std::uint64_t wanted) {
         std::uint64_t count = 0;
