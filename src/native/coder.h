@@ -224,16 +224,6 @@ WATTWERK_INLINE void refill(DecoderState& state) {
     state.available += 32;
 }
 
-inline void begin_decoder(DecoderState& state) {
-    state.next = state.begin;
-    state.value = 0;
-    state.available = 0;
-    state.missing = 0;
-    refill(state);
-    refill(state);
-    state.range = std::uint64_t{510} << 55;
-}
-
 // Position of the register: bits read before its first one.
 inline std::uint64_t position_of(const DecoderState& state) {
     return 8 * (static_cast<std::uint64_t>(state.next - state.begin) + state.missing) -

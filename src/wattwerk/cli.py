@@ -87,21 +87,6 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
         raise ConfigError(f"{option} {text!r} is no list of whole numbers", "write it like 1,2,4") from error
 
 
-def _options(pairs: list[str]) -> dict[str, Any]:
-    import msgspec
-
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign:
-            raise ConfigError(f"--option {pair!r} has no value", "write it like channels_last=true")
-        try:
-            found[key] = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            found[key] = value
-    return found
-
-
 @app.command(
     epilog="""
 Examples:
@@ -162,7 +147,7 @@ def bench(
         "batches": _numbers(batch, "--batch"),
         "devices": _words(device),
         "threads": _numbers(threads, "--threads"),
-        "options": _options(option or []),
+        "options": cli_codec.pairs(option or [], "--option", "channels_last=true"),
         "weights": weights,
         "input_shape": _numbers(input_shape, "--input-shape") or None,
         "full": full,

@@ -226,7 +226,7 @@ def transfer(
     terminal.print_json(record) if json else terminal_codec.print_transfer(record)
 
 
-def _request(asked: dict[str, Any], passes: list[str] | None, pairs: list[str] | None, config: Path | None) -> Any:
+def _request(asked: dict[str, Any], passes: list[str] | None, texts: list[str] | None, config: Path | None) -> Any:
     """Return what is asked for: the file's values, and over them those of the command line."""
     from wattwerk.codec.model_packing import PackRequest
     from wattwerk.config import read_toml, to_struct
@@ -238,8 +238,8 @@ def _request(asked: dict[str, Any], passes: list[str] | None, pairs: list[str] |
     values |= given
     if passes:
         values["reduce"] = [_reduction(text) for text in passes]
-    if pairs:
-        values["options"] = {**values.get("options", {}), **_pairs(pairs, "--option")}
+    if texts:
+        values["options"] = {**values.get("options", {}), **pairs(texts, "--option", "row_skip=false")}
     if "evaluate" in values:
         sys.path.append(str(Path.cwd()))  # the function mostly lies beside the user
     return to_struct(PackRequest, values, str(config or "pack"))
@@ -250,21 +250,22 @@ _FINENESS = {"qp", "quality", "target_size", "max_accuracy_loss", "evaluate"}  #
 
 def _reduction(text: str) -> dict[str, Any]:
     name, _, options = text.partition(":")
-    found = _pairs([pair for pair in options.split(",") if pair], "--reduce")
+    found = pairs([pair for pair in options.split(",") if pair], "--reduce", "sparsity=0.5")
     for key in ("only", "skip"):
         if key in found:
             found[key] = str(found[key]).split("+")
     return {"pass": name, **found}
 
 
-def _pairs(pairs: list[str], option: str) -> dict[str, Any]:
+def pairs(texts: list[str], option: str, example: str) -> dict[str, Any]:
+    """Read KEY=VALUE pairs; a value is JSON, or else a word."""
     import msgspec
 
     found: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in texts:
         key, sign, value = pair.partition("=")
         if not (sign and key):
-            raise ConfigError(f"{option}: {pair!r} has no value", "write it like sparsity=0.5")
+            raise ConfigError(f"{option} {pair!r} has no value", f"write it like {example}")
         try:
             found[key] = msgspec.json.decode(value)
         except msgspec.DecodeError:
