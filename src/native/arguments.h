@@ -88,7 +88,7 @@ inline DecoderState opened(const std::uint8_t* begin, const std::uint8_t* end) {
     state.begin = begin;
     state.end = end;
     state.next = begin;
-    state.range = std::uint64_t{510} << 55;
+    state.range = 510;
     for (int byte = 0; byte < 8; ++byte) {
         state.value <<= 8;
         if (state.next < end)
@@ -102,7 +102,7 @@ inline DecoderState opened(const std::uint8_t* begin, const std::uint8_t* end) {
 
 // Checks the terminating bin; returns how many bytes the codeword takes.
 inline std::size_t bytes_read(const DecoderState& state) {
-    const std::uint64_t terminating = state.range - (std::uint64_t{2} << 55);
+    const std::uint64_t terminating = (state.range - 2) << 55;
     if (state.value < terminating) throw StreamError("the payload does not end where it should");
     const std::uint64_t position = 8 * (static_cast<std::uint64_t>(state.next - state.begin) + state.missing) -
                                    static_cast<std::uint64_t>(state.available);

@@ -9,6 +9,7 @@
 namespace wattwerk::WATTWERK_ISA {
 
 constexpr std::uint32_t kLanes = 16;        // operations of one level that are written at once
+constexpr std::uint32_t kLongTemplate = 2 * kLanes;  // operations of one level that has a template
 constexpr std::uint32_t kTemplates = 192;   // magnitudes that have a template
 constexpr std::size_t kBatch = 4096;        // operations after which they are handed on
 constexpr std::size_t kRoom = 4096;         // for what the levels of one go may add to them
@@ -99,6 +100,10 @@ class Binariser {
         for (std::uint64_t step = 0; step < (spec_.width & 3); ++step) at_.state = kTransition[at_.state][0];
     }
 
+    void restart() {
+        at_ = {};
+        used_ = 0;
+    }
     void start_block_row() { at_.previous = 0; }
     void start_at(std::uint32_t state) { at_.state = state; }
     std::uint32_t state() const { return at_.state; }
@@ -121,6 +126,7 @@ class Binariser {
             const std::uint32_t magnitude = (static_cast<std::uint32_t>(level) ^ (0u - negative)) + negative;
             if (magnitude < kTemplates && counts_[magnitude] != 0) [[likely]] {
                 add_lanes(templates_[magnitude], adjustments_[state][side][negative], to);
+                if (counts_[magnitude] > kLanes) std::memcpy(to + kLanes, templates_[magnitude] + kLanes, kLanes * sizeof *to);
                 to += counts_[magnitude];
             } else {
                 Neighbourhood at;
@@ -167,11 +173,15 @@ class Binariser {
 
     static WATTWERK_INLINE void add_lanes(const Operation* from, const Operation* adjust, Operation* to) {
         // operations are added as numbers: what differs by neighbourhood never carries into the next field
-        std::uint32_t sums[kLanes], more[kLanes];
-        std::memcpy(sums, from, sizeof sums);
-        std::memcpy(more, adjust, sizeof more);
-        for (std::uint32_t lane = 0; lane < kLanes; ++lane) sums[lane] += more[lane];
-        std::memcpy(to, sums, sizeof sums);
+#if defined(__AVX512BW__)  // as one store: two halves are slower
+        _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_load_si512(from), _mm512_load_si512(adjust)));
+#else
+        using Word [[gnu::may_alias]] = std::uint32_t;
+        const auto* const __restrict left = reinterpret_cast<const Word*>(from);
+        const auto* const __restrict right = reinterpret_cast<const Word*>(adjust);
+        auto* const __restrict sums = reinterpret_cast<Word*>(to);
+        for (std::uint32_t lane = 0; lane < kLanes; ++lane) sums[lane] = left[lane] + right[lane];
+#endif
     }
 
     const TensorSpec spec_;
@@ -180,9 +190,9 @@ class Binariser {
     Neighbourhood at_;
     std::size_t used_ = 0;
     std::uint8_t counts_[kTemplates];
-    alignas(64) Operation templates_[kTemplates][kLanes];
+    alignas(64) Operation templates_[kTemplates][kLongTemplate];
     alignas(64) Operation adjustments_[8][3][2][kLanes];
-    alignas(64) Operation operations_[kBatch + kRoom + kLanes];
+    alignas(64) Operation operations_[kBatch + kRoom + kLongTemplate];
 };
 
 inline std::uint32_t Binariser::spell(std::int32_t level, const Neighbourhood& at, Operation* out) {
@@ -224,8 +234,8 @@ inline void Binariser::prepare() {
     for (std::uint32_t magnitude = 0; magnitude < kTemplates; ++magnitude) {
         Operation operations[kLongestLevel];
         const std::uint32_t count = spell(static_cast<std::int32_t>(magnitude), Neighbourhood{}, operations);
-        counts_[magnitude] = count <= kLanes ? static_cast<std::uint8_t>(count) : 0;
-        if (count <= kLanes) std::memcpy(templates_[magnitude], operations, count * sizeof(Operation));
+        counts_[magnitude] = count <= kLongTemplate ? static_cast<std::uint8_t>(count) : 0;
+        if (count <= kLongTemplate) std::memcpy(templates_[magnitude], operations, count * sizeof(Operation));
     }
     for (std::uint32_t state = 0; state < 8; ++state)
         for (std::uint32_t side = 0; side < 3; ++side)

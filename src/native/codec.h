@@ -51,7 +51,7 @@ struct DecoderState {
     const std::uint8_t* end = nullptr;
     const std::uint8_t* next = nullptr;
     std::uint64_t value = 0;   // the nine register bits are the uppermost ones
-    std::uint64_t range = 0;   // aligned likewise
+    std::uint64_t range = 256;
     std::int32_t available = 0;  // valid bits in value
     std::uint64_t missing = 0;   // bytes read beyond the end
 };
@@ -109,8 +109,8 @@ struct Kernels {
     Fault (*encode_values)(EncoderState& state, const float* values, const QuantiseSpec& quantising,
                            const TensorSpec& spec, std::uint32_t qp_bits, std::uint32_t qp_delta,
                            std::uint64_t search_limit, const Parallel& parallel, Chosen& chosen);
-    void (*bypass)(EncoderState& state, std::uint32_t value, std::uint32_t bits);
-    void (*finish)(EncoderState& state);
+    Fault (*bypass)(EncoderState& state, std::uint32_t value, std::uint32_t bits);
+    Fault (*finish)(EncoderState& state);
     std::size_t (*told_contexts)(const TensorSpec& spec, bool history, std::uint16_t* contexts);
     Fault (*decode)(DecoderState& state, std::int32_t* levels, const TensorSpec& spec, const EntryPoint* entry_points,
                     std::size_t entry_point_count, const Parallel& parallel, ParameterChoice& sets);

@@ -5,6 +5,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__AVX512BW__)
+#include <immintrin.h>
+#endif
+
 #include "codec.h"
 #include "tables.h"
 
@@ -80,39 +84,41 @@ inline void carry(Bytes& out) {
     }
 }
 
-// Moves 32 finished bits of low to the output; there has to be room.
-WATTWERK_INLINE void flush_word(EncoderState& state) {
-    const std::uint32_t kept = state.pending + 9 - 32;
+// Moves 16 or 32 finished bits of low to the output; there has to be room.
+template <std::uint32_t kBits>
+WATTWERK_INLINE void flush(EncoderState& state) {
+    const std::uint32_t kept = state.pending + 9 - kBits;
     const std::uint64_t word = state.low >> kept;
-    if (word >> 32) carry(state.out);
-    const std::uint32_t value = __builtin_bswap32(static_cast<std::uint32_t>(word));
-    std::memcpy(state.out.data + state.out.size, &value, 4);
-    state.out.size += 4;
+    if (word >> kBits) carry(state.out);
+    const std::uint32_t value = __builtin_bswap32(static_cast<std::uint32_t>(word << (32 - kBits)));
+    std::memcpy(state.out.data + state.out.size, &value, kBits / 8);
+    state.out.size += kBits / 8;
     state.low &= (std::uint64_t{1} << kept) - 1;
-    state.pending -= 32;
+    state.pending -= kBits;
 }
 
 // Codes bits without a model: 16 of them at most, and there has to be room.
 inline void put_bits(EncoderState& state, std::uint32_t value, std::uint32_t bits) {
     state.low = (state.low << bits) + static_cast<std::uint64_t>(state.range) * value;
     state.pending += bits;
-    if (state.pending >= 32) flush_word(state);
+    if (state.pending >= 32) flush<32>(state);
 }
 
-inline void put_long(EncoderState& state, std::uint32_t value, std::uint32_t bits) {
-    if (!reserve(state.out, 16)) return;
+inline bool put_long(EncoderState& state, std::uint32_t value, std::uint32_t bits) {
+    if (!reserve(state.out, 16)) return false;
     while (bits > 0) {
         const std::uint32_t now = bits > 8 ? 8 : bits;
         bits -= now;
         put_bits(state, (value >> bits) & ((1u << now) - 1), now);
     }
+    return true;
 }
 
 // What the coder does next: a bin in a context, then bits without a model.
 //
 // Bits without a model run through the same arithmetic as modelled ones, in a context that never moves, so that the loop
 // has no branch but the rare flush.
-struct Operation {
+struct alignas(4) Operation {
     std::uint16_t where;  // four times the context, plus the bin
     std::uint8_t bits;    // number of bits without a model, eight at most
     std::uint8_t value;   // these bits
@@ -123,61 +129,147 @@ WATTWERK_INLINE Operation modelled(std::uint32_t context, std::uint32_t bin) {
 }
 
 WATTWERK_INLINE Operation unmodelled(std::uint32_t bypass_context, std::uint32_t value, std::uint32_t bits) {
-    return {static_cast<std::uint16_t>(4 * bypass_context), static_cast<std::uint8_t>(bits), static_cast<std::uint8_t>(value)};
+    return {static_cast<std::uint16_t>(4 * bypass_context + 1), static_cast<std::uint8_t>(bits), static_cast<std::uint8_t>(value)};
 }
 
 constexpr std::size_t kCodedTogether = 1024;
 
-// Moves the contexts along and notes where the tables have what each operation needs.
-inline void follow_contexts(Context* contexts, const Operation* operations, std::size_t count, std::uint16_t* rows) {
+// What is known of operations once their contexts have been followed: of each the code, and the range before it and
+// after it, less 256. There is room to read beyond the last one.
+struct Trace {
+    std::uint8_t codes[kCodedTogether + 64];
+    std::uint8_t ranges[kCodedTogether + 64];
+};
+
+// Moves the contexts and the range along. The range is the only value that has to be handed from bin to bin, by one
+// load; the contexts' loads fill the time until it has come.
+inline void follow(EncoderState& state, Context* contexts, const Operation* operations, std::size_t count, Trace& trace) {
     auto* const base = reinterpret_cast<unsigned char*>(contexts);
+    std::size_t range = state.range - 256;  // a renormalised range is a byte above 256
+    trace.ranges[0] = static_cast<std::uint8_t>(range);
 #pragma GCC unroll 2
     for (std::size_t index = 0; index < count; ++index) {
         const std::size_t where = operations[index].where, bin = where & 1;
         Context& context = *reinterpret_cast<Context*>(base + 8 * (where - bin));
         const std::size_t quick = context.quick, slow = context.slow;
-        rows[index] = kCoding.offsets[2 * ((slow + 8 * quick) >> 7) + bin];
+        const std::size_t code = 2 * ((slow + 8 * quick) >> 7) + bin;
         context.quick = context.quick_next[quick + bin];
         context.slow = context.slow_next[2 * slow + bin];
+        range = kCoding.next[code][range];
+        trace.codes[index] = static_cast<std::uint8_t>(code);
+        trace.ranges[index + 1] = static_cast<std::uint8_t>(range);
     }
+    state.range = static_cast<std::uint32_t>(range) + 256;
 }
 
-// Runs the arithmetic coder; there has to be room for the output.
-inline void run_coder(EncoderState& state, const Operation* operations, const std::uint16_t* rows, std::size_t count) {
-    const auto* const tables = reinterpret_cast<const unsigned char*>(kCoding.rows);
-    std::uint64_t low = state.low, range = state.range - 256;  // a renormalised range is a byte above 256
+#if defined(__AVX512BW__) && defined(__AVX512CD__)
+// Adds to low what operations add to it. Each one moves low up and adds a number; so do four of them together, and what
+// they do is found for sixteen at a time.
+inline void emit(EncoderState& state, const Operation* operations, const Trace& trace, std::size_t count) {
+    alignas(64) static constexpr auto probabilities = [] {
+        struct {
+            std::uint32_t at[32];
+        } table{};
+        for (int index = 0; index < 32; ++index) table.at[index] = static_cast<std::uint32_t>(kProbabilities[index]);
+        return table;
+    }();
+    const __m512i probable = _mm512_load_si512(probabilities.at), improbable = _mm512_load_si512(probabilities.at + 16);
+    const __m512i one = _mm512_set1_epi32(1), half = _mm512_set1_epi32(32), most_distant = _mm512_set1_epi32(31);
+    const __m512i least_range = _mm512_set1_epi32(256), byte = _mm512_set1_epi32(255), nine = _mm512_set1_epi32(9);
+    const auto bytes_at = [](const std::uint8_t* from) {
+        return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    };
+    alignas(64) std::uint64_t sums[kCodedTogether / 2 + 8];  // of four operations each: what is added, how far low moves
+    for (std::size_t index = 0; index < count; index += 16) {
+        const auto present = static_cast<__mmask16>(count - index < 16 ? (1u << (count - index)) - 1 : 0xffffu);
+        const __m512i operation = _mm512_maskz_loadu_epi32(present, operations + index);
+        const __m512i code = bytes_at(trace.codes + index), low_range = bytes_at(trace.ranges + index);
+        const __m512i row = _mm512_srli_epi32(code, 1);
+        const __m512i distance = _mm512_abs_epi32(_mm512_sub_epi32(row, half));
+        const __mmask16 with_model = _mm512_cmple_epi32_mask(distance, half);
+        const __m512i probability = _mm512_maskz_permutex2var_epi32(
+            with_model, probable, _mm512_min_epi32(distance, most_distant), improbable);
+        const __m512i quarter = _mm512_add_epi32(_mm512_srli_epi32(low_range, 5), nine);
+        const __m512i least = _mm512_srli_epi32(_mm512_mullo_epi16(probability, quarter), 3);
+        const __m512i most = _mm512_sub_epi32(_mm512_add_epi32(low_range, least_range), least);
+        const __mmask16 is_least = _mm512_test_epi32_mask(_mm512_xor_si512(code, _mm512_srli_epi32(code, 6)), one);
+        const __m512i kept = _mm512_mask_mov_epi32(most, is_least, least);
+        const __m512i bits = _mm512_and_si512(_mm512_srli_epi32(operation, 16), byte);
+        const __m512i shift = _mm512_maskz_add_epi32(
+            present, _mm512_sub_epi32(_mm512_lzcnt_epi32(kept), _mm512_set1_epi32(23)), bits);
+        const __m512i next_range = _mm512_add_epi32(bytes_at(trace.ranges + index + 1), least_range);
+        const __m512i added = _mm512_add_epi32(_mm512_maskz_sllv_epi32(is_least, most, shift),
+                                               _mm512_mullo_epi32(next_range, _mm512_srli_epi32(operation, 24)));
+        const __m512i sum = _mm512_maskz_mov_epi32(present, added);
+        // pairs, then pairs of pairs: one adds 17 bits at most and moves low by eight, so that 41 bits are enough
+        const __m512i second_shift = _mm512_srli_epi64(shift, 32);
+        const __m512i pair = _mm512_add_epi64(_mm512_sllv_epi64(_mm512_maskz_mov_epi32(0x5555, sum), second_shift),
+                                              _mm512_srli_epi64(sum, 32));
+        const __m512i pair_shift = _mm512_add_epi64(_mm512_maskz_mov_epi32(0x5555, shift), second_shift);
+        const __m512i later_shift = _mm512_unpackhi_epi64(pair_shift, pair_shift);
+        const __m512i four = _mm512_add_epi64(_mm512_sllv_epi64(pair, later_shift), _mm512_unpackhi_epi64(pair, pair));
+        const __m512i four_shift = _mm512_add_epi64(pair_shift, later_shift);
+        _mm512_store_si512(sums + index / 2, _mm512_unpacklo_epi64(four, four_shift));
+    }
+    std::uint64_t low = state.low;
     std::uint32_t pending = state.pending;
-#pragma GCC unroll 2
-    for (std::size_t index = 0; index < count; ++index) {
-        const CodingRow& row = *reinterpret_cast<const CodingRow*>(tables + rows[index]);
-        const std::uint32_t least = row.least[range >> 5], mask = row.mask;
-        const std::uint32_t most = static_cast<std::uint32_t>(range) + 256 - least;
-        const std::uint32_t kept = mask ? least : most;
-        const std::uint32_t shift = 8 - (31 - static_cast<std::uint32_t>(__builtin_clz(kept))) + operations[index].bits;
-        range = row.next[range];
-        low = ((low + (most & mask)) << shift) + (range + 256) * operations[index].value;
+    for (std::size_t index = 0; index < count; index += 4) {
+        const auto shift = static_cast<std::uint32_t>(sums[index / 2 + 1]);
+        if (shift > 22) [[unlikely]] {  // up to 32: there would be no room above the register
+            state.low = low;
+            state.pending = pending;
+            if (pending >= 16) flush<16>(state);
+            low = state.low;
+            pending = state.pending;
+        }
+        low = (low << shift) + sums[index / 2];
         pending += shift;
         if (pending >= 32) [[unlikely]] {
             state.low = low;
             state.pending = pending;
-            flush_word(state);
+            flush<32>(state);
             low = state.low;
             pending = state.pending;
         }
     }
     state.low = low;
-    state.range = static_cast<std::uint32_t>(range) + 256;
     state.pending = pending;
 }
+#else
+// Adds to low what operations add to it: each one moves low up and adds a number.
+inline void emit(EncoderState& state, const Operation* operations, const Trace& trace, std::size_t count) {
+    std::uint64_t low = state.low;
+    std::uint32_t pending = state.pending;
+#pragma GCC unroll 2
+    for (std::size_t index = 0; index < count; ++index) {
+        const std::uint32_t code = trace.codes[index], range = trace.ranges[index] + 256u;
+        const std::uint32_t least = kCoding.least[code >> 1][(range >> 5) & 7], most = range - least;
+        const std::uint32_t mask = 0u - ((code ^ (code >> 6)) & 1);
+        const std::uint32_t kept = mask ? least : most;
+        const std::uint32_t shift = static_cast<std::uint32_t>(__builtin_clz(kept)) - 23 + operations[index].bits;
+        low = ((low + (most & mask)) << shift) + (trace.ranges[index + 1] + std::uint64_t{256}) * operations[index].value;
+        pending += shift;
+        if (pending >= 32) [[unlikely]] {
+            state.low = low;
+            state.pending = pending;
+            flush<32>(state);
+            low = state.low;
+            pending = state.pending;
+        }
+    }
+    state.low = low;
+    state.pending = pending;
+}
+#endif
 
 // Codes operations; false where the output cannot grow.
 inline bool code(EncoderState& state, Context* contexts, const Operation* operations, std::size_t count) {
     if (!reserve(state.out, 4 * count + 64)) return false;
-    std::uint16_t rows[kCodedTogether];
+    Trace trace;
     while (count > 0) {
         const std::size_t now = count < kCodedTogether ? count : kCodedTogether;
-        follow_contexts(contexts, operations, now, rows);
-        run_coder(state, operations, rows, now);
+        follow(state, contexts, operations, now, trace);
+        emit(state, operations, trace, now);
         operations += now;
         count -= now;
     }
@@ -185,12 +277,12 @@ inline bool code(EncoderState& state, Context* contexts, const Operation* operat
 }
 
 // Ends the codeword: the terminating bin, the register's bits but the lowest eight, a one, zeros up to the next byte.
-inline void finish_encoder(EncoderState& state) {
-    if (!reserve(state.out, 32)) return;
+inline bool finish_encoder(EncoderState& state) {
+    if (!reserve(state.out, 32)) return false;
     state.low = (state.low + state.range - 2) << 7;
     state.range = 256;
     state.pending += 7;
-    if (state.pending >= 32) flush_word(state);
+    if (state.pending >= 32) flush<32>(state);
     const std::uint32_t bits = state.pending + 1;
     std::uint64_t tail = state.low >> 8;
     if (tail >> bits) {
@@ -200,6 +292,7 @@ inline void finish_encoder(EncoderState& state) {
     tail = (tail << 1 | 1) << (63 - bits);
     for (std::uint32_t written = 0; written < bits + 1; written += 8, tail <<= 8)
         state.out.data[state.out.size++] = static_cast<std::uint8_t>(tail >> 56);
+    return true;
 }
 
 // ---- decoder -------------------------------------------------------------------------------------------------------
@@ -230,20 +323,39 @@ inline std::uint64_t position_of(const DecoderState& state) {
            static_cast<std::uint64_t>(state.available);
 }
 
+// Takes from the range what a bin leaves of it, and moves on.
+WATTWERK_INLINE void take(DecoderState& state, std::uint64_t kept, std::uint64_t passed) {
+    const int shift = __builtin_clzll(kept) - 55;
+    state.range = kept << shift;
+    state.value = (state.value - (passed << 55)) << shift;
+    state.available -= shift;
+    if (state.available < 32) [[unlikely]] refill(state);
+}
+
+// A bin that is often foretold: one branch, after which the range depends on nothing but the bin.
 WATTWERK_INLINE std::uint32_t get_bin(DecoderState& state, Context& context) {
     const std::uint32_t quick = context.quick, slow = context.slow, row = row_of(quick, slow);
-    const std::uint64_t lps = kDecoding.least[row][(state.range >> 60) & 7];
-    const std::uint64_t mps = state.range - lps;
-    const bool is_least = state.value >= mps;
+    const std::uint64_t least = kCoding.least[row][(state.range >> 5) & 7], most = state.range - least;
+    const bool usual = row >= 32;
+    if (((state.value >> 55) >= most) != usual) {
+        adapt(context, quick, slow, 1);
+        take(state, usual ? most : least, usual ? 0 : most);
+        return 1;
+    }
+    adapt(context, quick, slow, 0);
+    take(state, usual ? least : most, usual ? most : 0);
+    return 0;
+}
+
+// A bin that nobody can foretell: no branch.
+WATTWERK_INLINE std::uint32_t get_even_bin(DecoderState& state, Context& context) {
+    const std::uint32_t quick = context.quick, slow = context.slow, row = row_of(quick, slow);
+    const std::uint64_t least = kCoding.least[row][(state.range >> 5) & 7], most = state.range - least;
+    std::uint64_t is_least = (state.value >> 55) >= most;
+    __asm__("" : "+r"(is_least));  // or the compiler finds out that it is a condition, and branches
     const std::uint32_t bin = (row >> 5) ^ static_cast<std::uint32_t>(is_least);
-    state.value -= is_least ? mps : 0;
-    const std::uint64_t kept = is_least ? lps : mps;
-    const int shift = __builtin_clzll(kept);
-    state.range = kept << shift;
-    state.value <<= shift;
-    state.available -= shift;
     adapt(context, quick, slow, bin);
-    if (state.available < 32) [[unlikely]] refill(state);
+    take(state, most ^ ((most ^ least) & (0 - is_least)), most & (0 - is_least));
     return bin;
 }
 
@@ -253,8 +365,8 @@ inline std::uint32_t get_bits(DecoderState& state, std::uint32_t bits) {
     while (bits > 0) {
         const std::uint32_t now = bits > 16 ? 16 : bits;
         bits -= now;
-        const auto share = static_cast<std::uint32_t>(state.value >> (55 - now)) / static_cast<std::uint32_t>(state.range >> 55);
-        state.value = (state.value - share * (state.range >> now)) << now;
+        const auto share = static_cast<std::uint32_t>(state.value >> (55 - now)) / static_cast<std::uint32_t>(state.range);
+        state.value = (state.value - share * (state.range << 55 >> now)) << now;
         value = value << now | share;
         state.available -= static_cast<std::int32_t>(now);
         if (state.available < 32) refill(state);

@@ -67,7 +67,7 @@ class LevelDecoder {
                 if (kDependent) trellis = kTransition[trellis][0];
                 continue;
             }
-            const std::uint32_t negative = get_bin(state, signs[side]);
+            const std::uint32_t negative = get_even_bin(state, signs[side]);
             Context* flag = greater + negative;
             Context* const last = flag + 2 * unary;
             std::uint32_t magnitude = 1;
@@ -141,7 +141,7 @@ inline bool seek(DecoderState& state, std::uint64_t position, std::uint32_t valu
     if (next_bit / 8 > static_cast<std::uint64_t>(state.end - state.begin)) return false;
     state.next = state.begin + next_bit / 8;
     state.missing = 0;
-    state.range = std::uint64_t{256} << 55;
+    state.range = 256;
     state.value = static_cast<std::uint64_t>(value) << 55;
     state.available = 9;
     const std::uint32_t used = next_bit % 8;
@@ -206,7 +206,7 @@ struct BlockRows {
         const EntryPoint* point = row == 0 ? nullptr : all.entry_points + row - 1;
         Fault fault = Fault::none;
         if (point == nullptr)
-            state.range = std::uint64_t{256} << 55;
+            state.range = 256;
         else if (!seek(state, all.positions[row], point->value))
             fault = Fault::entry_point;
         Scan scan = all.scan;

@@ -104,13 +104,13 @@ inline Fault code_sets(EncoderState& state, Context* contexts, const TensorSpec&
 // Chooses the sets by what they would have cost over the first values.
 template <typename Source>
 Fault search_sets(Source& source, const TensorSpec& spec, const std::uint8_t* empty_rows, std::uint64_t limit,
-                  std::int32_t* piece, ParameterChoice& sets) {
+                  Binariser& binariser, std::int32_t* piece, ParameterChoice& sets) {
     const Layout layout{spec.unary};
     SetSearch search(layout.size(), static_cast<double>(spec.count) / static_cast<double>(limit));
-    Binariser binariser(spec);
     const Fault fault = walk(source, spec, empty_rows, limit, binariser, piece, SearchEvents{search});
     each_told_context(spec, true, [&](std::uint32_t context) { sets.set[context] = search.best(context); });
     source.rewind();
+    binariser.restart();
     return fault;
 }
 
@@ -131,10 +131,11 @@ Fault encode(EncoderState& state, const TensorSpec& given, Source& source, const
     std::memset(&chosen.sets, 0, sizeof chosen.sets);
     chosen.unary = spec.unary;
     const bool history = spec.history != nullptr;
+    Binariser binariser(spec);
     if (given_sets != nullptr) {
         each_told_context(spec, history, [&](std::uint32_t context) { chosen.sets.set[context] = *given_sets++; });
     } else if (limit > 0 && !silent(spec)) {
-        const Fault fault = search_sets(source, spec, empty_rows, limit, piece, chosen.sets);
+        const Fault fault = search_sets(source, spec, empty_rows, limit, binariser, piece, chosen.sets);
         if (fault != Fault::none) return fault;
     }
     const Layout layout{spec.unary};
@@ -147,7 +148,6 @@ Fault encode(EncoderState& state, const TensorSpec& given, Source& source, const
     std::memcpy(started, contexts, layout.size() * sizeof(Context));
     if (can_split(spec, empty_rows, parallel, chosen))
         return BlockRowCoder(spec, started, layout.size(), empty_rows, parallel).run(state, source, chosen);
-    Binariser binariser(spec);
     return walk(source, spec, empty_rows, spec.count, binariser, piece,
                 CodingEvents{state, contexts, started, layout.size(), chosen});
 }

@@ -70,7 +70,8 @@ static bool may_have_empty_rows(const float* values, const TensorSpec& spec, con
 static Fault encode_values(EncoderState& state, const float* values, const QuantiseSpec& quantising,
                            const TensorSpec& spec, std::uint32_t qp_bits, std::uint32_t qp_delta,
                            std::uint64_t search_limit, const Parallel& parallel, Chosen& chosen) {
-    put_long(state, qp_delta & (qp_bits >= 32 ? 0xffffffffu : (1u << qp_bits) - 1), qp_bits);
+    const std::uint32_t delta = qp_delta & (qp_bits >= 32 ? 0xffffffffu : (1u << qp_bits) - 1);
+    if (!put_long(state, delta, qp_bits)) return Fault::memory;
     RateTable rate;
     if (quantising.rate_weight > 0) {
         if (const Fault fault = learn_rates(values, quantising, rate); fault != Fault::none) return fault;
@@ -106,8 +107,10 @@ static std::size_t told_contexts(const TensorSpec& spec, bool history, std::uint
     return count;
 }
 
-static void bypass(EncoderState& state, std::uint32_t value, std::uint32_t bits) { put_long(state, value, bits); }
-static void finish(EncoderState& state) { finish_encoder(state); }
+static Fault bypass(EncoderState& state, std::uint32_t value, std::uint32_t bits) {
+    return put_long(state, value, bits) ? Fault::none : Fault::memory;
+}
+static Fault finish(EncoderState& state) { return finish_encoder(state) ? Fault::none : Fault::memory; }
 static std::uint32_t read_bypass(DecoderState& state, std::uint32_t bits) { return get_bits(state, bits); }
 
 }  // namespace WATTWERK_ISA

@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -149,12 +150,22 @@ Output<float> dequantise(Input<std::int32_t> levels, float step) {
     return values;
 }
 
+// The same in the memory of the levels, which hold float32 afterwards.
+void dequantise_in_place(nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> levels, float step) {
+    std::int32_t* const data = levels.data();
+    nb::gil_scoped_release released;
+    for (std::size_t index = 0; index < levels.size(); ++index) {
+        const float value = static_cast<float>(data[index]) * step;
+        std::memcpy(data + index, &value, sizeof value);
+    }
+}
+
 class Encoder {
   public:
     void bypass(std::int64_t value, std::uint32_t bits) {
         need_open();
         if (bits == 0 || bits > 32) throw std::invalid_argument("1 to 32 bits at a time");
-        kernels->bypass(buffer_.state, static_cast<std::uint32_t>(value), bits);
+        check(kernels->bypass(buffer_.state, static_cast<std::uint32_t>(value), bits));
     }
 
     std::uint32_t tensor(Input<std::int32_t> levels, std::uint64_t width, int profile, bool dependent,
@@ -188,7 +199,7 @@ class Encoder {
 
     nb::bytes finish() {
         need_open();
-        kernels->finish(buffer_.state);
+        check(kernels->finish(buffer_.state));
         finished_ = true;
         return buffer_.bytes();
     }
@@ -241,7 +252,7 @@ std::tuple<nb::bytes, std::uint32_t, Points> encode_values(Input<float> values, 
         nb::gil_scoped_release released;
         fault = kernels->encode_values(buffer.state, values.data(), quantising, spec, qp_bits,
                                        static_cast<std::uint32_t>(qp_delta), search_limit, parallel_of(threads), *chosen);
-        if (fault == Fault::none) kernels->finish(buffer.state);
+        if (fault == Fault::none) fault = kernels->finish(buffer.state);
     }
     check(fault);
     points.resize(chosen->entry_point_count);
@@ -317,6 +328,7 @@ NB_MODULE(_native, module) {
     module.def("quantise", &quantise, "values"_a, nb::kw_only(), "width"_a, "step"_a, "dependent"_a, "scan_order"_a = 0,
                "rate_weight"_a = 0.0, "unary_length"_a = 10);
     module.def("dequantise", &dequantise, "levels"_a, "step"_a);
+    module.def("dequantise_in_place", &dequantise_in_place, "levels"_a, "step"_a);
     module.def("encode_values", &encode_values, "values"_a, nb::kw_only(), "width"_a, "step"_a, "qp_delta"_a, "qp_bits"_a,
                "dependent"_a, "unary_length"_a = 0, "scan_order"_a = 0, "row_skip"_a = true, "profile"_a = 1,
                "parent"_a = false, "search_limit"_a = 65536, "rate_weight"_a = 0.0, "threads"_a = 1);

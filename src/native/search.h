@@ -59,8 +59,8 @@ class SetSearch {
     void reset_counters(std::uint32_t context) {
         for (std::size_t set = 0; set < 16; ++set) {
             const ParameterSet& chosen = kSets[set < kParameterSets ? set : 0];
-            a_[context][set] = static_cast<std::int16_t>(chosen.start_a);
-            b_[context][set] = static_cast<std::int16_t>(chosen.start_sum - 16 * chosen.start_a);
+            a_[context][set] = static_cast<std::int16_t>(kScaleA * (chosen.start_a + kOriginA));
+            b_[context][set] = static_cast<std::int16_t>(chosen.start_sum - 16 * chosen.start_a + kOriginB);
         }
     }
 
@@ -84,6 +84,13 @@ class SetSearch {
     }
 
   private:
+    // Counters as they are where they are computed with, and as indices where their successors are looked up.
+#if defined(__AVX512BW__)
+    static constexpr int kScaleA = 1, kOriginA = 0, kOriginB = 0;
+#else
+    static constexpr int kScaleA = 2, kOriginA = 128, kOriginB = 2048;
+#endif
+
     double cost(std::uint32_t context, std::size_t set) const {
         const double start = starts_[context][set];
         return start + scale_ * (costs_[context][set] - start);
@@ -143,15 +150,12 @@ inline void SetSearch::observe(const Operation* operations, std::size_t count) {
 #else
 inline void SetSearch::observe(const Operation* operations, std::size_t count) {
     for (std::size_t position = 0; position < count; ++position) {
-        const std::uint32_t context = operations[position].where >> 2;
-        const std::int32_t bin = operations[position].where & 1, flip = bin - 1;
+        const std::uint32_t context = operations[position].where >> 2, bin = operations[position].where & 1;
         for (std::size_t set = 0; set < kParameterSets; ++set) {
-            const std::int32_t a = a_[context][set], b = b_[context][set];
-            costs_[context][set] += kCosts.cost[bin][((16 * a + b) >> 7) + 32];
-            const std::int32_t step_a = kAdaptation[(((a ^ flip) - flip) >> 3) + 16] >> kSets[set].shift_a;
-            const std::int32_t step_b = kAdaptation[(((b ^ flip) - flip) >> 7) + 16] >> kSets[set].shift_b;
-            a_[context][set] = static_cast<std::int16_t>(a + ((step_a ^ flip) - flip));
-            b_[context][set] = static_cast<std::int16_t>(b + ((step_b ^ flip) - flip));
+            const auto quick = static_cast<std::uint32_t>(a_[context][set]), slow = static_cast<std::uint32_t>(b_[context][set]);
+            costs_[context][set] += kCosts.cost[bin][row_of(quick, slow)];
+            a_[context][set] = static_cast<std::int16_t>(kQuick[kSets[set].shift_a - 4].next[quick >> 1][bin]);
+            b_[context][set] = static_cast<std::int16_t>(kSlow[kSets[set].shift_b - 4].next[slow][bin]);
         }
     }
 }

@@ -58,46 +58,25 @@ constexpr int leading_shift(int range) {
     return shift;
 }
 
-// All that the encoder looks up for one code, side by side.
-struct CodingRow {
-    std::uint8_t next[256];   // range after the bin and its renormalisation, less 256; index: the range before, less 256
-    std::uint8_t least[8];    // range of the less probable bin, by bits 5..7 of the range
-    std::uint32_t mask;       // all ones where the code is the less probable bin
-    std::uint32_t unused;
-};
-
+// What the coder looks up. A code is the less probable bin where its lowest bit differs from bit 6, which says that its
+// row is 32 or more. Bits without a model are a bin 1 of a row of their own, the more probable one, with all of the range.
 struct CodingTables {
-    CodingRow rows[kAllCodes];
-    std::uint16_t offsets[kAllCodes];  // of the rows, in bytes
+    std::uint8_t next[kAllCodes][256];          // range after the bin and its renormalisation, less 256; index: before
+    std::uint8_t least[kBypassCode / 2 + 1][8];  // range of the less probable bin, by row and bits 5..7 of the range
 
-    constexpr CodingTables() : rows{}, offsets{} {
-        for (int code = 0; code < kAllCodes; ++code) offsets[code] = static_cast<std::uint16_t>(code * sizeof(CodingRow));
-        for (int code = 0; code < kCodes; ++code) fill(rows[code], code);
-        for (int bin = 0; bin < 2; ++bin)
-            for (int low = 0; low < 256; ++low) rows[kBypassCode + bin].next[low] = static_cast<std::uint8_t>(low);
-    }
-
-    static constexpr void fill(CodingRow& row, int code) {
-        const int distance = code / 2 - 32;
-        const bool is_least = (code % 2 == 1) != (distance >= 0);
-        row.mask = is_least ? 0xffffffffu : 0;
-        for (int quarter = 0; quarter < 8; ++quarter)
-            row.least[quarter] = static_cast<std::uint8_t>(least_probable_range(distance, quarter));
-        for (int low = 0; low < 256; ++low) {
-            const int range = 256 + low, lps = least_probable_range(distance, low >> 5);
-            const int kept = is_least ? lps : range - lps;
-            row.next[low] = static_cast<std::uint8_t>((kept << leading_shift(kept)) - 256);
-        }
-    }
-};
-
-struct DecodingTables {
-    std::uint64_t least[kRows][8];  // range of the less probable bin, aligned as the decoder's registers are
-
-    constexpr DecodingTables() : least{} {
-        for (int row = 0; row < kRows; ++row)
+    constexpr CodingTables() : next{}, least{} {
+        for (int row = 0; row < kRows; ++row) {
             for (int quarter = 0; quarter < 8; ++quarter)
-                least[row][quarter] = static_cast<std::uint64_t>(least_probable_range(row - 32, quarter)) << 55;
+                least[row][quarter] = static_cast<std::uint8_t>(least_probable_range(row - 32, quarter));
+            for (int bin = 0; bin < 2; ++bin)
+                for (int low = 0; low < 256; ++low) {
+                    const int range = 256 + low, lps = least_probable_range(row - 32, low >> 5);
+                    const int kept = (bin == 1) != (row >= 32) ? lps : range - lps;
+                    next[2 * row + bin][low] = static_cast<std::uint8_t>((kept << leading_shift(kept)) - 256);
+                }
+        }
+        for (int bin = 0; bin < 2; ++bin)
+            for (int low = 0; low < 256; ++low) next[kBypassCode + bin][low] = static_cast<std::uint8_t>(low);
     }
 };
 
@@ -141,7 +120,6 @@ struct StillSlow {
 };
 
 inline constexpr CodingTables kCoding{};
-inline constexpr DecodingTables kDecoding{};
 inline constexpr QuickCounters kQuick[4] = {QuickCounters(4), QuickCounters(5), QuickCounters(6), QuickCounters(7)};
 inline constexpr SlowCounters kSlow[3] = {SlowCounters(4), SlowCounters(5), SlowCounters(6)};
 inline constexpr SlowCounters kSlowest = SlowCounters(8);

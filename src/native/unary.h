@@ -44,22 +44,21 @@ inline double entropy_of(double ones, double all) {
 
 // The number of unary flags with the fewest bits; a bin also costs time, so that few of them break ties.
 inline std::uint32_t choose_unary(const Histogram& histogram) {
-    constexpr double kBinWeight = 0.001;
+    constexpr double kBinWeight = 0.008;
+    double longer[34] = {};  // levels of this length or a larger one
+    for (int length = 33; length-- > 0;) longer[length] = longer[length + 1] + static_cast<double>(histogram.longer[length]);
     double beyond[Histogram::kSmall + 1];  // levels of this magnitude or a larger one
-    beyond[Histogram::kSmall] = 0;
-    for (double count : histogram.longer) beyond[Histogram::kSmall] += count;
+    beyond[Histogram::kSmall] = longer[0];
     for (std::uint32_t size = Histogram::kSmall; size-- > 0;)
         beyond[size] = beyond[size + 1] + static_cast<double>(histogram.small[size]);
     const auto at_least = [&](std::int64_t size) {
         if (size <= Histogram::kSmall) return beyond[size];
+        if (size >> 32) return 0.0;
         // beyond the small ones only lengths are known: the share within a length is taken as even
-        double sum = 0;
-        for (int length = 7; length < 33; ++length) {
-            const double first = static_cast<double>(std::int64_t{1} << (length - 1));
-            const double share = (2 * first - static_cast<double>(size)) / first;
-            sum += static_cast<double>(histogram.longer[length]) * (share < 0 ? 0 : share > 1 ? 1 : share);
-        }
-        return sum;
+        const int length = 32 - __builtin_clz(static_cast<std::uint32_t>(size));
+        const double first = static_cast<double>(std::int64_t{1} << (length - 1));
+        const double share = (2 * first - static_cast<double>(size)) / first;
+        return longer[length + 1] + static_cast<double>(histogram.longer[length]) * share;
     };
     std::uint32_t best = 10;
     double least = -1, flags = 0;

@@ -44,6 +44,9 @@ def quantise(
 def dequantise(levels: npt.NDArray[np.int32], step: float) -> npt.NDArray[np.float32]:
     """Return levels times step, in float32."""
 
+def dequantise_in_place(levels: npt.NDArray[np.int32], step: float) -> None:
+    """Turn levels to float32 in their own memory."""
+
 def encode_values(
     values: npt.NDArray[np.float32],
     *,

@@ -124,13 +124,16 @@ class Reference(msgspec.Struct, frozen=True):
     history: Array | None = None
 
 
-def decode_unit(coded: Coded, references: Mapping[str, Reference] | None = None, threads: int = 1) -> list[Decoded]:
+def decode_unit(
+    coded: Coded, references: Mapping[str, Reference] | None = None, threads: int = 1, *, keep_levels: bool = True
+) -> list[Decoded]:
     """Decode a data unit.
 
     Args:
         coded: The unit; its budget is spent already.
         references: What updates before know, by name; needed for units with a parent.
         threads: Threads over the block rows of a tensor that has entry points.
+        keep_levels: Return the levels beside the values; without them half the memory does.
 
     Raises:
         BitstreamError: The payload is damaged.
@@ -138,7 +141,7 @@ def decode_unit(coded: Coded, references: Mapping[str, Reference] | None = None,
     try:
         if coded.unit.payload_type == PayloadType.RAW_FLOAT:
             return [_raw(coded)]
-        return _decode_payload(coded, references or {}, threads)
+        return _decode_payload(coded, references or {}, threads, keep_levels)
     except (_native.StreamError, ValueError) as error:
         raise BitstreamError(f"tensor {coded.unit.names[0]!r}: {error}", offset=coded.offset) from error
     except MemoryError as error:
@@ -156,7 +159,9 @@ def _raw(coded: Coded) -> Decoded:
     return Decoded(tensor.name, tensor.role, *_restored(coded, tensor, values))
 
 
-def _decode_payload(coded: Coded, references: Mapping[str, Reference], threads: int) -> list[Decoded]:
+def _decode_payload(
+    coded: Coded, references: Mapping[str, Reference], threads: int, keep_levels: bool
+) -> list[Decoded]:
     unit, points = coded.unit, list(coded.unit.entry_points)
     decoder = _native.Decoder(coded.data, coded.start, len(coded.data))
     decoded = []
@@ -165,7 +170,8 @@ def _decode_payload(coded: Coded, references: Mapping[str, Reference], threads: 
         taken, points = _entry_points(tensor, unit.scan_order, points)
         reference = references.get(tensor.name, Reference())
         taken = taken if scan_order else []
-        decoded.append(_decode_tensor(coded, decoder, tensor, scan_order, taken, reference, threads))
+        found = _decode_tensor(coded, decoder, tensor, scan_order, taken, reference, threads, keep_levels)
+        decoded.append(found)
     size = coded.start + decoder.finish()
     if size != len(coded.data):
         raise ValueError(f"the payload ends at byte {size} of a unit of {len(coded.data)} bytes")
@@ -190,6 +196,7 @@ def _decode_tensor(
     points: list[tuple[int, int, int]],
     reference: Reference,
     threads: int,
+    keep_levels: bool,
 ) -> Decoded:
     unit = coded.unit
     integer = unit.payload_type == PayloadType.INT
@@ -212,9 +219,9 @@ def _decode_tensor(
         codebook_zero=coded_book.zero if coded_book else 0,
         threads=threads,
     )
-    values = levels if integer else _dequantised(levels, step, book)
+    values = levels if integer else _dequantised(levels, step, book, keep_levels)
     dtype, restored = _restored(coded, tensor, values)
-    return Decoded(tensor.name, tensor.role, dtype, restored, levels, qp, step)
+    return Decoded(tensor.name, tensor.role, dtype, restored, levels if keep_levels else None, qp, step)
 
 
 def _read_step(coded: Coded, decoder: _native.Decoder) -> tuple[int, float]:
@@ -255,7 +262,10 @@ def _base_levels(unit: DataUnit, tensor: CodedTensor, reference: Reference) -> A
     return reference.levels
 
 
-def _dequantised(levels: Array, step: float, book: Codebook | None) -> Array:
+def _dequantised(levels: Array, step: float, book: Codebook | None, keep_levels: bool) -> Array:
+    if book is None and not keep_levels:
+        _native.dequantise_in_place(levels, step)
+        return levels.view(np.float32)
     if book is None:
         return _native.dequantise(levels, step)
     if levels.size and (levels.min() < -book.zero or levels.max() >= len(book.entries) - book.zero):

@@ -84,7 +84,7 @@ def unpack(
     Raises:
         BitstreamError: The stream is damaged, or exceeds the bound; the message names the byte.
     """
-    return dict(_arrays(io.BytesIO(data), max_values, shapes, apply_scaling, threads, progress))
+    return dict(_arrays(io.BytesIO(data), max_values, shapes, apply_scaling, threads, progress, all_at_once=True))
 
 
 def unpack_file(path: str | os.PathLike[str], **options: object) -> dict[str, Array]:
@@ -224,10 +224,12 @@ def _arrays(
     apply_scaling: bool | None,
     threads: int,
     progress: Progress | None,
+    *,
+    all_at_once: bool = False,
 ) -> Iterator[tuple[str, Array]]:
     budget = Budget(stream_length(file), max_values)
     names: set[str] = set()
-    for step, tensors in decoded_steps(walk(file, budget, shapes), threads):
+    for step, tensors in decoded_steps(walk(file, budget, shapes), threads, all_at_once=all_at_once):
         for name, array in _whole(tensors, step, apply_scaling):
             if name in names:
                 raise BitstreamError(f"there are two tensors named {name!r}", offset=step.frame.offset)
@@ -237,8 +239,16 @@ def _arrays(
                 progress(name, step.frame.size)
 
 
-def decoded_steps(steps: Iterator[Step], threads: int) -> Iterator[tuple[Step, list[Decoded]]]:
-    """Yield those steps that bring tensors, in order, and the tensors."""
+def decoded_steps(
+    steps: Iterator[Step], threads: int, *, all_at_once: bool = False
+) -> Iterator[tuple[Step, list[Decoded]]]:
+    """Yield those steps that bring tensors, in order, and the tensors.
+
+    Args:
+        steps: All steps of a stream.
+        threads: How many tensors at a time; 0 for one on each processor.
+        all_at_once: The whole stream and all its tensors may be in memory.
+    """
     threads = threads or processors()
     if threads == 1:
         for step in steps:
@@ -246,7 +256,24 @@ def decoded_steps(steps: Iterator[Step], threads: int) -> Iterator[tuple[Step, l
                 yield step, tensors
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="unpack") as pool:
-        yield from _window(steps, pool, threads)
+        yield from _largest_first(list(steps), pool, threads) if all_at_once else _window(steps, pool, threads)
+
+
+def _largest_first(steps: list[Step], pool: ThreadPoolExecutor, threads: int) -> Iterator[tuple[Step, list[Decoded]]]:
+    """Decode the largest tensors first, so that no thread is left with one at the end."""
+    order = sorted(range(len(steps)), key=lambda index: _values(steps[index]), reverse=True)
+    waiting = {index: pool.submit(_decode, steps[index], threads) for index in order}
+    try:
+        for index, step in enumerate(steps):
+            if tensors := waiting.pop(index).result():
+                yield step, tensors
+    finally:
+        for future in waiting.values():
+            future.cancel()
+
+
+def _values(step: Step) -> int:
+    return math.prod(step.coded.unit.shape) if step.coded else 0
 
 
 def _window(steps: Iterator[Step], pool: ThreadPoolExecutor, threads: int) -> Iterator[tuple[Step, list[Decoded]]]:
@@ -254,7 +281,7 @@ def _window(steps: Iterator[Step], pool: ThreadPoolExecutor, threads: int) -> It
     ahead = 0
     try:
         for step in steps:
-            size = math.prod(step.coded.unit.shape) if step.coded else 0
+            size = _values(step)
             while len(waiting) >= threads and ahead + size > _AHEAD_VALUES:
                 done, done_size, future = waiting.popleft()
                 ahead -= done_size
@@ -277,9 +304,8 @@ def whole_tensors(step: Step) -> Iterator[tuple[str, Array]]:
 
 
 def _decode(step: Step, threads: int = 1) -> list[Decoded]:
-    if step.coded is not None:  # levels would double what waits here
-        tensors = decode_unit(step.coded, threads=threads)
-        return [msgspec.structs.replace(tensor, levels=None) for tensor in tensors]
+    if step.coded is not None:
+        return decode_unit(step.coded, threads=threads, keep_levels=False)
     note = step.note
     if note is None or note.empty is None:
         return []
