@@ -33,7 +33,8 @@ from torch import nn
 from codec_models import digits, prepare
 from codec_vs_nncodec import Call, worker
 from wattwerk.codec import pack, unpack
-from wattwerk.codec.allocate_sensitivity import allocate, calibrated, data_free, sigmoid_divergence, softmax_divergence
+from wattwerk.codec.allocate_calibration import calibrated
+from wattwerk.codec.allocate_sensitivity import allocate, data_free, sigmoid_divergence, softmax_divergence
 
 HERE = Path(__file__).parent
 PHOTOS_SEEN = ("astronaut.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg")
@@ -178,10 +179,7 @@ def methods(subject: Subject, theirs: Call, folder: Path, middle: float) -> dict
     """Return what is compared: name -> stream of a mean QP. The calibration happens in the middle of all QPs."""
     rule = data_free(subject.arrays)
     seen = calibrated(
-        subject.arrays,
-        lambda arrays: subject.run(arrays, subject.seen),
-        allocate(rule, subject.arrays, middle),
-        divergence=subject.divergence,
+        subject.arrays, lambda arrays: subject.run(arrays, subject.seen), middle, divergence=subject.divergence
     )
 
     def nncodec(qp: int, **options: Any) -> bytes:

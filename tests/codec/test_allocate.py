@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from wattwerk.codec import pack, unpack
 from wattwerk.codec.allocate import Calibration, for_accuracy, for_quality, for_size
+from wattwerk.codec.allocate_calibration import calibrated
 from wattwerk.codec.allocate_sensitivity import (
     VECTOR_QP,
     allocate,
-    calibrated,
     data_free,
     probes,
     quantised,
@@ -79,7 +79,7 @@ def test_positive_vectors_keep_their_smallest_element():
 def test_calibration_finds_what_matters():
     """Measured: the unused tensor gets the coarsest step by far, with the same elements otherwise distributed alike."""
     arrays = network()
-    found = calibrated(arrays, outputs, allocate(data_free(arrays), arrays, -30.0), trust=1.0)
+    found = calibrated(arrays, outputs, -30.0, trust=1.0)
     assert set(found) == {"first.weight", "first.bias", "second.weight", "unused.weight"}
     assert found["unused.weight"] < 1e-6 * found["first.weight"]
 
@@ -87,7 +87,7 @@ def test_calibration_finds_what_matters():
 def test_a_measured_sensitivity_predicts_the_divergence():
     """Quantised four times as coarsely, a weight costs its sensitivity times its squared error, within 30 %."""
     arrays = network()
-    found = calibrated(arrays, outputs, allocate(data_free(arrays), arrays, -28.0), trust=1.0)
+    found = calibrated(arrays, outputs, -28.0, trust=1.0)
     coarse = quantised(arrays, {"first.weight": -20})
     predicted = found["first.weight"] * squared_error(arrays["first.weight"], coarse["first.weight"])
     assert softmax_divergence(outputs(arrays), outputs(coarse)) == pytest.approx(predicted, rel=0.3)
@@ -105,6 +105,25 @@ def test_calibration_is_better_than_the_size_alone():
         for each in (free, measured)
     ]
     assert divergences[1] < 0.5 * divergences[0]
+
+
+def test_the_measurement_is_trusted_as_far_as_it_helps():
+    """On the samples, what is chosen costs no more than the rule alone or the measurement alone, at equal size."""
+    arrays = network()
+    reference = outputs(arrays)
+
+    def divergence(sensitivities):
+        found = {}
+        for base in np.arange(-34.0, -25.0):
+            qps = allocate(sensitivities, arrays, base)
+            decoded = outputs(quantised(arrays, qps))
+            found[SizeModel(arrays).bytes(qps)] = np.log(softmax_divergence(reference, decoded))
+        sizes = sorted(found)
+        return np.interp(np.linspace(8000, 10000, 9), sizes, [found[size] for size in sizes]).mean()
+
+    chosen, rule, measured = (divergence(calibrated(arrays, outputs, -30.0, trust=trust)) for trust in (None, 0.0, 1.0))
+    assert chosen <= rule - 0.5
+    assert chosen <= measured + 0.1
 
 
 def test_many_vectors_are_probed_by_kind():

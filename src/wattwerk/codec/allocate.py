@@ -20,12 +20,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from wattwerk.codec.allocate_calibration import calibrated
 from wattwerk.codec.allocate_sensitivity import (
     QP_DENSITY,
     Arrays,
     Outputs,
     allocate,
-    calibrated,
     data_free,
     floats,
     quantised,
@@ -76,12 +76,12 @@ class Calibration(msgspec.Struct, frozen=True):
         outputs: Runs the model with given arrays on the samples and returns logits (samples, classes). The codec brings
             no runtime: this is where PyTorch or ONNX Runtime come in.
         divergence: Of two outputs (reference, other), in nats.
-        trust: Weight of the measurement beside the data-free rule.
+        trust: Weight of the measurement beside the data-free rule; None takes the best on the samples.
     """
 
     outputs: Outputs
     divergence: Callable[[NDArray[Any], NDArray[Any]], float] = softmax_divergence
-    trust: float = 0.75
+    trust: float | None = None
 
 
 def for_quality(
@@ -194,7 +194,7 @@ class _Search:
             self._sensitivities = calibrated(
                 arrays,
                 calibration.outputs,
-                allocate(self._sensitivities, arrays, start),
+                start,
                 divergence=calibration.divergence,
                 trust=calibration.trust,
                 dependent=dependent,

@@ -6,7 +6,7 @@ each bit then buys the same. Twice the sensitivity means a QP lower by 2.
 Without data, s = 1 / n for a tensor of n elements. It says that small tensors serve many places or lie where all passes
 through. Of a dozen rules made of size, fan-in, norms and batch-norm statistics it was the best on three trained
 networks, with 60 to 80 % of what measured sensitivities bring; on two others it took 11 and 22 % of the bytes away.
-With data, each tensor is quantised alone and the outputs are compared (benchmarks/codec_rate_allocation.py).
+With data, each tensor is quantised alone and the outputs are compared (`allocate_calibration`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from wattwerk.errors import ConfigError
 QP_DENSITY = 2
 MANY_VECTORS = 16  # above this number, vectors of the same kind (bias, running_var, …) are probed together
 VECTOR_QP = -75  # of vectors in the reference encoder
-SMALLEST_DIVERGENCE = 1e-12  # below it, single precision has no more to say
 
 Arrays = Mapping[str, NDArray[Any]]
 Outputs = Callable[[Arrays], NDArray[Any]]
@@ -33,55 +32,6 @@ Outputs = Callable[[Arrays], NDArray[Any]]
 def data_free(arrays: Arrays) -> dict[str, float]:
     """Return the sensitivity of every float tensor, up to a common factor, from its size alone."""
     return {name: 1.0 / value.size for name, value in floats(arrays).items()}
-
-
-def calibrated(
-    arrays: Arrays,
-    outputs: Outputs,
-    tensor_qp: Mapping[str, int],
-    *,
-    divergence: Callable[[NDArray[Any], NDArray[Any]], float] | None = None,
-    trust: float = 0.75,
-    dependent: bool = True,
-) -> dict[str, float]:
-    """Measure the sensitivity of every float tensor.
-
-    Each weight is quantised alone, and so are vectors of the same kind together if they are many. One call of
-    ``outputs`` each, so as many as there are weights and some more.
-
-    Args:
-        arrays: The model.
-        outputs: Runs the model with these arrays on the samples: logits (samples, classes).
-        tensor_qp: The QP to probe each tensor with; near the one it will have, because the divergence is not linear.
-        divergence: Of outputs (reference, other); `softmax_divergence` if it is not given.
-        trust: Weight of the measurement beside the data-free rule, in the logarithm: few samples are noisy.
-        dependent: Probe with dependent quantisation.
-
-    Raises:
-        ConfigError: The outputs are not finite or change their shape.
-    """
-    measure = divergence or softmax_divergence
-    reference = outputs(arrays)
-    rule = data_free(arrays)
-    found: dict[str, float] = {}
-    for group in probes(arrays):
-        noisy = quantised(arrays, {name: tensor_qp[name] for name in group}, dependent=dependent)
-        error = sum(squared_error(arrays[name], noisy[name]) for name in group)
-        if error > 0:
-            divergent = max(measure(reference, outputs(noisy)), SMALLEST_DIVERGENCE)
-            found |= dict.fromkeys(group, divergent / error)
-    return _blend(found, rule, arrays, trust)
-
-
-def _blend(found: Mapping[str, float], rule: dict[str, float], arrays: Arrays, trust: float) -> dict[str, float]:
-    """Mix measurement and rule geometrically, after bringing the rule to the measurement's scale."""
-    if not found:
-        return rule
-    sizes = np.array([arrays[name].size for name in found], dtype=np.float64)
-    offset = np.average([np.log(found[name] / rule[name]) for name in found], weights=sizes)
-    scaled = {name: float(np.log(value) + offset) for name, value in rule.items()}
-    logs = {name: trust * float(np.log(found[name])) + (1 - trust) * scaled[name] for name in found}
-    return {name: float(np.exp(logs.get(name, scaled[name]))) for name in rule}
 
 
 def probes(arrays: Arrays) -> list[list[str]]:
