@@ -236,6 +236,7 @@ def test_progress_names_every_tensor_and_adds_up():
         ({"qp": 500}, "qp 500 is not possible"),
         ({"qp": -30, "qp_density": 0}, "nonweight_qp -75"),
         ({"tensor_qp": {"a": 999}}, "tensor_qp of 'a'"),
+        ({"tensor_qp": {"conv.wieght": -20}}, "did you mean 'conv.weight'"),
         ({"scan_order": 5}, "scan_order"),
         ({"unary_length": 300}, "unary_length"),
         ({"profile": 2}, "profile"),
@@ -248,6 +249,14 @@ def test_wrong_options(changes, message):
     """Unknown names, wrong types and values out of range are refused, with the nearest name or the range."""
     with pytest.raises(ConfigError, match=message):
         pack(weights(), **changes)
+
+
+def test_qp_of_a_tensor_that_never_comes(tmp_path):
+    """Of an iterator the names are known at its end; a file is then not written."""
+    target = tmp_path / "model.nnc"
+    with pytest.raises(ConfigError, match="QP for 'elsewhere', but there is no such tensor"):
+        pack_file(iter(weights().items()), target, tensor_qp={"elsewhere": -20})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import msgspec
@@ -72,6 +73,19 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def qp_of(self, name: str, dimensions: int) -> int:
         """Return the QP of a tensor with so many dimensions."""
         return self.tensor_qp.get(name, self.qp if dimensions > 1 else self.nonweight_qp)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Check that each tensor with a QP of its own exists.
+
+        Raises:
+            ConfigError: One does not.
+        """
+        known = dict.fromkeys(names)
+        for name in self.tensor_qp:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                remedy = f"did you mean {near[0]!r}?" if near else "use the names of the model's tensors"
+                raise ConfigError(f"tensor_qp has a QP for {name!r}, but there is no such tensor", remedy)
 
 
 def make_options(options: PackOptions | None, changes: Mapping[str, Any]) -> PackOptions:

@@ -108,11 +108,16 @@ def _write(arrays: Arrays, file: BinaryIO, options: PackOptions, progress: Progr
     file.write(start)
     written = len(start)
     coder = Coder(options, context)
+    if isinstance(arrays, Mapping):
+        options.check_names(arrays)
+    names = []
     for name, units in encoded(arrays, coder, options.threads):
+        names.append(name)
         size = sum(file.write(piece) for piece in units)
         written += size
         if progress is not None:
             progress(name, size)
+    options.check_names(names)
     return written
 
 

@@ -122,6 +122,7 @@ class UpdateEncoder:
         removed = tuple(name for name in self._state.arrays if name not in new)
         for name in new:
             check_name(name)
+        self._options.check_names([*self._state.arrays, *new])
         head = Note(container=self._options.container, metadata=self._options.metadata, removed=removed)
         pieces = [stream_start(_CONTEXT, self._options, head)]
         arrays: dict[str, Array] = {}
