@@ -191,7 +191,12 @@ def test_the_balance_of_a_transfer(model: Path) -> None:
     assert [each["kind"] for each in stored] == ["transfer", "transfer"]
     shown = wattwerk("results", "show", stored[0]["id"])
     assert "break_even_link_rate_bit_per_s" in shown.stdout
-    assert wattwerk("results", "list").returncode == 0
+    listed = wattwerk("results", "list").stdout
+    assert "by packing)" in listed
+    assert max(map(len, listed.splitlines()[:3])) <= 80
+    compared = wattwerk("compare", stored[0]["id"], stored[1]["id"])
+    assert compared.returncode == 2
+    assert "records of kind transfer only" in compared.stderr
 
 
 def test_packing_under_measurement(model: Path) -> None:

@@ -92,9 +92,18 @@ def _cells(record: Record) -> list[str]:
     head = [record.subject.name, setup.runtime, setup.precision, str(setup.batch or "")]
     if not record.figures:
         return [*head, _MARKS[record.status], "", ""]
+    if record.kind == "transfer":
+        return [*head, "", "", _transfer_text(record)]
     mark = "!" if record.status is Status.INVALID else ""
     rate = value_text(record, "throughput_per_s").removesuffix(" 1/s")
     return [*head, mark + value_text(record, "latency_p50_s"), rate, energy_text(record)]
+
+
+def _transfer_text(record: Record) -> str:
+    """Write the energy of a packed transfer, and how far it is from that of a raw one."""
+    saving = record.figures.get("saving_ratio")
+    change = "" if saving is None or saving.value is None else f" ({-saving.value:+.0%} by packing)"
+    return value_text(record, "packed_transfer_energy_j") + change
 
 
 def _style(record: Record) -> str:

@@ -146,9 +146,10 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, tolerance_ratio: float 
         tolerance_ratio: How much worse B may be, as a fraction.
 
     Raises:
-        ConfigError: A side is empty, nothing matches, or the tolerance is not a fraction from 0 to below 1.
+        ConfigError: A side has no benchmarks, nothing matches, or the tolerance is not a fraction from 0 to below 1.
     """
     _check(a, b, tolerance_ratio)
+    a, b = _benches(a, "A"), _benches(b, "B")
     a, b = told_apart(a), told_apart(b, like=a)
     names = Names([*a, *b])
     if len(a) == len(b) == 1:
@@ -173,6 +174,18 @@ def _check(a: Sequence[Record], b: Sequence[Record], tolerance_ratio: float) -> 
             raise ConfigError(f"side {side} of the comparison has no records", "name a record, a sweep or a file")
     if not 0 <= tolerance_ratio < 1:
         raise ConfigError(f"a tolerance of {tolerance_ratio} is not possible", "use a fraction such as 0.05")
+
+
+def _benches(records: Sequence[Record], side: str) -> list[Record]:
+    """Return the records of benchmarks; transfers have neither latency nor throughput."""
+    found = [record for record in records if record.kind == "bench"]
+    if not found:
+        kinds = ", ".join(sorted({record.kind for record in records}))
+        raise ConfigError(
+            f"side {side} of the comparison has records of kind {kinds} only, which have no latency to compare",
+            "read them with `wattwerk results show ID`",
+        )
+    return found
 
 
 def _fields(record: Record) -> dict[str, object]:
