@@ -29,7 +29,7 @@ static Fault quantise(const float* values, std::int32_t* levels, const QuantiseS
 // How many of the first values decide how a tensor is coded: what was asked for, more of large tensors.
 static std::uint64_t sample_of(std::uint64_t count, std::uint64_t asked) {
     if (asked == 0) return 0;
-    const std::uint64_t share = count / 16;
+    const std::uint64_t share = count / 12;
     return asked > share ? (asked < count ? asked : count) : share;
 }
 

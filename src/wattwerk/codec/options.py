@@ -31,7 +31,7 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         unary_length: How many levels have flags of their own, 1 to 256; 0 chooses for each tensor.
         codebook: ``off``; ``on`` codes each float tensor as indices of a codebook; ``auto`` where that is smaller.
         rate_weight: How much a bit weighs against the squared error (lambda); 0 minimises the error.
-        search_limit: How many levels of a tensor decide on the start of each context; of large ones a sixteenth does.
+        search_limit: How many levels of a tensor decide on the start of each context; of large ones a twelfth does.
         non_finite: ``refuse`` NaN and infinity, or keep such tensors exactly as they are (``raw``).
         threads: Threads over tensors and block rows; 0 takes all processors that this process may use.
         node_ids: Give each tensor the identifier that updates refer to (profile 1).
