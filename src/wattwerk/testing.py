@@ -43,6 +43,9 @@ class FakeMeterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         exit_after: After how many reads the process dies; 0 for never.
         hang_after: At which read it hangs; 0 for never.
         hang_s: How long.
+        interval_s: How far apart it is read, in a thread of its own; 0 reads it with all others.
+        latency_s: How old its values are when it gives them.
+        delay_s: How long each read takes; the values are those of its middle.
     """
 
     prefix: str = "fake"
@@ -60,6 +63,9 @@ class FakeMeterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exit_after: int = 0
     hang_after: int = 0
     hang_s: float = 3600.0
+    interval_s: float = 0.0
+    latency_s: float = 0.0
+    delay_s: float = 0.0
 
     def power_w(self, time_ns: int) -> float:
         """Return the true power at a time of ``perf_counter_ns``."""
@@ -103,6 +109,7 @@ class FakeMeter(Meter):
         if config.unavailable:
             raise UnavailableError("the fake meter is not available", "set unavailable to false")
         self.pretence = config
+        self.interval_s, self.latency_s = config.interval_s, config.latency_s
         self._reads = 0
 
     @property
@@ -120,8 +127,11 @@ class FakeMeter(Meter):
         """Return energy since time zero in joules and power in watts, or misbehave."""
         self._reads += 1
         self._misbehave()
-        now_ns = time.perf_counter_ns()
-        return [self.pretence.counter_j(now_ns), self.pretence.power_w(now_ns)]
+        its = self.pretence
+        time.sleep(its.delay_s / 2)
+        then_ns = time.perf_counter_ns() - round(its.latency_s * 1e9)
+        time.sleep(its.delay_s / 2)
+        return [its.counter_j(then_ns), its.power_w(then_ns)]
 
     def read_counter(self, name: str) -> float:
         """Return the energy alone; does not count as a read."""

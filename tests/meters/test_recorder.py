@@ -147,6 +147,43 @@ def test_a_hanging_meter_is_taken_back() -> None:
     assert any("answers again" in fault for fault in faults)
 
 
+def test_a_slow_meter_delays_no_other() -> None:
+    """A meter whose reads take 0.3 s has values of its own pace and true times; the quick one keeps its 20 Hz."""
+    slow = fake(prefix="slow", interval_s=0.1, delay_s=0.3, latency_s=0.5, step_w=50.0, period_s=2.0)
+    with Recorder([fake(), slow], rate_hz=20.0) as recorder:
+        time.sleep(3.0)
+        end_ns = time.perf_counter_ns() - 10**9
+        trace = recorder.trace(until_ns=end_ns)
+    quick = np.isfinite(trace.values[:, 1])
+    spacing_s = np.diff(trace.time_ns[quick]) / 1e9
+    assert np.median(spacing_s) == pytest.approx(0.05, rel=0.1)
+    its = np.isfinite(trace.values[:, 2])
+    assert np.median(np.diff(trace.time_ns[its]) / 1e9) == pytest.approx(0.3, rel=0.2)
+    truth = FakeMeterConfig(step_w=50.0, period_s=2.0)
+    start_ns = end_ns - 10**9
+    energy = trace.energy("slow_energy_j", start_ns, end_ns)
+    true_j = truth.energy_j(start_ns, end_ns)
+    assert energy.low_j <= true_j <= energy.high_j
+    assert energy.value_j == pytest.approx(true_j, rel=0.1)
+
+
+def test_waiting_for_a_slow_meter_ends() -> None:
+    """A trace waits for the slow meter's next value, but not for one that hangs; the fault is told."""
+    waiting = fake(prefix="slow", interval_s=0.5)
+    hanging = fake(prefix="dead", interval_s=0.5, hang_after=2)
+    with Recorder([fake(), waiting, hanging]) as recorder:
+        time.sleep(3.5)
+        until_ns = time.perf_counter_ns()
+        trace = recorder.trace(until_ns=until_ns)
+        waited_s = (time.perf_counter_ns() - until_ns) / 1e9
+        faults = recorder.faults
+    assert trace.energy("slow_power_w", until_ns - 10**9, until_ns).value_j == pytest.approx(100.0)
+    assert waited_s < 1.5
+    assert any("hung 1 times, still does" in fault for fault in faults)
+    with pytest.raises(MeasurementError, match="dead_power_w"):
+        trace.energy("dead_power_w", until_ns - 10**9, until_ns)
+
+
 def test_meters_that_do_not_open_are_faults() -> None:
     """Without any meter left the host's load is recorded, and the reason is told."""
     with Recorder([fake(unavailable=True), MeterSpec("nowhere.at_all:Meter")]) as recorder:

@@ -41,10 +41,15 @@ class Meter(ABC):
     Attributes:
         name: The name in the registry.
         config: The frozen type of the meter's options; unknown keys are rejected.
+        interval_s: How far apart reads make sense, for a meter that is slow to answer or to renew its values. The
+            recorder reads such a meter in a thread of its own, so that it delays no other. 0 reads it with all others.
+        latency_s: How much older than the read its values are.
     """
 
     name: ClassVar[str]
     config: ClassVar[type[msgspec.Struct]]
+    interval_s: float = 0.0
+    latency_s: float = 0.0
 
     @classmethod
     @abstractmethod

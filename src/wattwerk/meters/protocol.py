@@ -58,6 +58,7 @@ class Hello(msgspec.Struct, frozen=True):
         limits: Fixed limits of what they watch.
         faults: Meters that could not be opened, and why.
         locked: The counter whose ticks the samples follow.
+        reach_s: Of the channels of slow meters: how long after a time their next value may come.
         error: Message and remedy of a ConfigError that ends the recorder; empty if all is well.
     """
 
@@ -66,6 +67,7 @@ class Hello(msgspec.Struct, frozen=True):
     limits: dict[str, float] = {}
     faults: list[str] = []
     locked: str | None = None
+    reach_s: dict[str, float] = {}
     error: list[str | None] = []
 
 

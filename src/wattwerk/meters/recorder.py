@@ -98,6 +98,7 @@ class Recorder:
         self.accelerators: list[Accelerator] = []
         self.limits: dict[str, float] = {}
         self.locked: str | None = None
+        self._reach_s: dict[str, float] = {}
         self._faults: list[str] = []
 
     def __enter__(self) -> Self:
@@ -155,6 +156,7 @@ class Recorder:
         self.accelerators = hello.accelerators
         self.limits = hello.limits
         self.locked = hello.locked
+        self._reach_s = hello.reach_s
         self._faults = hello.faults
         self._row_type = _row_type(len(self.channels))
 
@@ -189,18 +191,38 @@ class Recorder:
         while True:
             self._check_alive()
             self._read_rows()
-            last_ns = self._rows[-1]["time_ns"][-1] if self._rows else 0
-            if wanted_ns is None or last_ns >= wanted_ns or time.monotonic() > deadline or self._process is None:
+            if wanted_ns is None or time.monotonic() > deadline or self._process is None:
+                break
+            assert until_ns is not None
+            if self._last_ns >= wanted_ns and self._slow_meters_reach(until_ns):
                 break
             time.sleep(_POLL_S)
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, self._row_type)
+        rows = rows[np.argsort(rows["time_ns"], kind="stable")]  # slow meters write when they have answered
         rows = rows[np.searchsorted(rows["time_ns"], since_ns) :]
-        return Trace(self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked)
+        return Trace(
+            self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, list(self._reach_s)
+        )
 
     def _reach_ns(self) -> int:
         """Return how far beyond a time a sample has to be so that every counter has moved after that time."""
         ticks = [channel.tick_s for channel in self.channels if channel.tick_s]
         return round(1.2e9 * max(ticks, default=0.0))
+
+    @property
+    def _last_ns(self) -> int:
+        """Time of the newest sample; those of slow meters lie in the past."""
+        return max((int(rows["time_ns"][-1]) for rows in self._rows[-1:]), default=0)
+
+    def _slow_meters_reach(self, until_ns: int) -> bool:
+        """Return whether slow meters have answered for a time, or had their chance to."""
+        waited_s = (time.perf_counter_ns() - until_ns) / 1e9
+        late = {name for name, reach_s in self._reach_s.items() if waited_s < 1.5 * reach_s}
+        if not late:
+            return True
+        columns = [index for index, channel in enumerate(self.channels) if channel.name in late]
+        newer = [rows["values"][rows["time_ns"] >= until_ns][:, columns] for rows in self._rows[-64:]]
+        return bool(newer) and bool(np.isfinite(np.concatenate(newer)).any(axis=0).all())
 
     def _read_rows(self) -> None:
         path = self._folder / protocol.ROWS

@@ -47,6 +47,21 @@ class Source:
         self.hung = False
         self.hangs = 0
 
+    @property
+    def slow(self) -> bool:
+        """Whether it is read in a thread of its own."""
+        return self.meter.interval_s > 0
+
+    def read(self) -> list[float]:
+        """Return one value for each channel; NaN for all of them, and a fault, where the meter raises."""
+        try:
+            values = [float(value) for value in self.meter.read()]
+            if len(values) != len(self.channels):
+                raise ValueError(f"{len(values)} values for {len(self.channels)} channels")
+        except Exception as error:
+            return self.fail(error)
+        return values
+
     def fail(self, error: BaseException) -> list[float]:
         """Count a failed read and return the NaN that stand for it."""
         self.failures += 1
@@ -120,7 +135,7 @@ def open_all(specs: list[protocol.MeterSpec]) -> tuple[list[Source], list[str]]:
 
 def locked_channel(sources: list[Source]) -> tuple[Source, Channel] | None:
     """Return the counter whose ticks the samples follow: the first that has any."""
-    pairs = ((source, channel) for source in sources for channel in source.channels)
+    pairs = ((source, channel) for source in sources if not source.slow for channel in source.channels)
     return next((pair for pair in pairs if pair[1].form == "counter" and pair[1].tick_s), None)
 
 
@@ -130,23 +145,84 @@ class RowFile:
     def __init__(self, path: Path, columns: int) -> None:
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - stays open for the life of the process
         self._format = protocol.row_format(columns)
+        self._guard = threading.Lock()
         self._rows = 0
+        self.columns = columns
         self.lost = 0
 
     def append(self, time_ns: int, unmoved_ns: int, values: list[float]) -> None:
         """Write one row; a row that does not fit is counted, and its place is used for the next one."""
         row = self._format.pack(time_ns, unmoved_ns, *values)
-        try:
-            self._file.seek(self._rows * len(row))
-            complete = self._file.write(row) == len(row)
-        except OSError:
-            complete = False
-        self._rows += complete
-        self.lost += not complete
+        with self._guard:
+            try:
+                self._file.seek(self._rows * len(row))
+                complete = self._file.write(row) == len(row)
+            except OSError:
+                complete = False
+            self._rows += complete
+            self.lost += not complete
+
+
+class Lane:
+    """Read one slow source again and again, in a thread of its own.
+
+    Each read becomes a row in which all other channels are NaN. Its times are those at which the read ended and began,
+    less the meter's latency. A read that does not return holds up nothing but this lane.
+
+    Args:
+        source: The open meter.
+        first_column: Where its channels begin in a row.
+        rows: Where samples go.
+        keeper: Tells when to stand still.
+        stop: Ends the lane.
+    """
+
+    def __init__(self, source: Source, first_column: int, rows: RowFile, keeper: Keeper, stop: threading.Event) -> None:
+        self._source = source
+        self._before = [math.nan] * first_column
+        self._after = [math.nan] * (rows.columns - first_column - len(source.channels))
+        self._rows = rows
+        self._keeper = keeper
+        self._stop = stop
+        self._began_ns: int | None = None
+
+    def start(self) -> None:
+        """Start reading."""
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def watch(self) -> None:
+        """Note a read that does not return; called twice a second by the main thread."""
+        began_ns = self._began_ns
+        if began_ns is not None and not self._source.hung and time.perf_counter_ns() - began_ns >= _HANG_NS:
+            self._source.hung = True
+            self._source.hangs += 1
+
+    def _run(self) -> None:
+        interval_ns = round(self._source.meter.interval_s * 1e9)
+        due_ns = time.perf_counter_ns()
+        while not self._stop.is_set():
+            if self._keeper.paused():
+                self._stop.wait(_SLICE_S)
+                continue
+            left_s = (due_ns - time.perf_counter_ns()) / 1e9
+            if left_s > 0:
+                self._stop.wait(min(left_s, 2 * _SLICE_S))
+                continue
+            self._sample()
+            due_ns = max(due_ns + interval_ns, time.perf_counter_ns())
+
+    def _sample(self) -> None:
+        self._began_ns = began_ns = time.perf_counter_ns()
+        values = self._source.read()
+        ended_ns = time.perf_counter_ns()
+        self._began_ns = None
+        self._source.hung = False
+        latency_ns = round(self._source.meter.latency_s * 1e9)
+        self._rows.append(ended_ns - latency_ns, began_ns - latency_ns, self._before + values + self._after)
 
 
 class Sampler:
-    """Read all sources again and again, in a thread that can be replaced.
+    """Read all sources again and again, in a thread that can be replaced; slow ones have threads of their own.
 
     Args:
         sources: The open meters.
@@ -164,8 +240,17 @@ class Sampler:
         self._guard = threading.Lock()
         self._generation = 0
         self._reading: tuple[Source, int] | None = None
+        self._lanes = self._make_lanes()
         self._leader = locked_channel(sources)
         self._lock = self._make_lock()
+
+    def _make_lanes(self) -> list[Lane]:
+        lanes, column = [], 0
+        for source in self.sources:
+            if source.slow:
+                lanes.append(Lane(source, column, self._rows, self._keeper, self.stop))
+            column += len(source.channels)
+        return lanes
 
     def _make_lock(self) -> TickLock | None:
         if self._leader is None:
@@ -175,11 +260,18 @@ class Sampler:
         return TickLock(lambda: source.meter.read_counter(channel.name), tick_ns, self._period_ns)
 
     def start(self) -> None:
-        """Start sampling in a fresh thread."""
+        """Start sampling."""
+        self._start_thread()
+        for lane in self._lanes:
+            lane.start()
+
+    def _start_thread(self) -> None:
         threading.Thread(target=self._run, args=(self._generation,), daemon=True).start()
 
     def watch(self) -> None:
         """Leave a hanging meter behind: called twice a second by the main thread."""
+        for lane in self._lanes:
+            lane.watch()
         reading = self._reading
         if reading is None or time.perf_counter_ns() - reading[1] < _HANG_NS:
             return
@@ -188,7 +280,7 @@ class Sampler:
             self._reading = None
             reading[0].hung = True
             reading[0].hangs += 1
-        self.start()
+        self._start_thread()
 
     def faults(self) -> list[str]:
         """Return everything that went wrong since the start, in words."""
@@ -249,15 +341,10 @@ class Sampler:
             self._reading = None
 
     def _read(self, source: Source, generation: int) -> list[float]:
-        if source.hung or generation != self._generation:
+        if source.slow or source.hung or generation != self._generation:
             return [math.nan] * len(source.channels)
         self._reading = (source, time.perf_counter_ns())
-        try:
-            values = [float(value) for value in source.meter.read()]
-            if len(values) != len(source.channels):
-                raise ValueError(f"{len(values)} values for {len(source.channels)} channels")
-        except Exception as error:
-            values = source.fail(error)
+        values = source.read()
         if generation == self._generation:
             self._reading = None
         else:
@@ -323,6 +410,12 @@ def _run(folder: Path) -> bool:
         limits={name: value for source in sources for name, value in source.meter.limits().items()},
         faults=faults,
         locked=leader[1].name if leader else None,
+        reach_s={
+            channel.name: source.meter.interval_s + source.meter.latency_s
+            for source in sources
+            if source.slow
+            for channel in source.channels
+        },
     )
     rows = RowFile(folder / protocol.ROWS, len(channels))
     sampler = Sampler(sources, rows, Keeper(Gate(str(folder / protocol.GATE))), job.rate_hz)

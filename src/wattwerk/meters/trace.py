@@ -51,6 +51,7 @@ class _Document(msgspec.Struct):
     values: list[list[float | None]]
     unmoved_ns: list[int]
     locked: str | None = None
+    slow: list[str] = []
 
 
 class Trace:
@@ -60,8 +61,10 @@ class Trace:
         channels: The columns.
         time_ns: int64 (samples,): ``time.perf_counter_ns`` of each sample, growing.
         values: float64 (samples, channels), SI units; NaN where a meter gave nothing.
-        unmoved_ns: int64 (samples,): when the locked counter was last seen with its value before.
+        unmoved_ns: int64 (samples,): when the locked counter was last seen with its value before; in the samples of a
+            slow meter, when the read began.
         locked: Name of the counter whose ticks the samples follow, if any.
+        slow: Names of the channels of slow meters, each of which has samples of its own.
     """
 
     def __init__(
@@ -71,12 +74,14 @@ class Trace:
         values: npt.ArrayLike,
         unmoved_ns: npt.ArrayLike | None = None,
         locked: str | None = None,
+        slow: Sequence[str] = (),
     ) -> None:
         self.channels = tuple(channels)
         self.time_ns: Times = np.asarray(time_ns, np.int64)
         self.values: Floats = np.asarray(values, np.float64).reshape(len(self.time_ns), len(self.channels))
         self.unmoved_ns: Times = self.time_ns if unmoved_ns is None else np.asarray(unmoved_ns, np.int64)
         self.locked = locked
+        self.slow = tuple(slow)
 
     def channel(self, name: str) -> Channel:
         """Return a channel by name.
@@ -198,7 +203,10 @@ class Trace:
     def _valid(self, about: Channel) -> tuple[Times, Floats]:
         column = self.values[:, self.channels.index(about)]
         valid = np.isfinite(column)
-        return self.time_ns[valid], column[valid]
+        times = self.time_ns[valid]
+        if about.name in self.slow:  # somewhere between the read's beginning and its end
+            times = times - (times - self.unmoved_ns[valid]) // 2
+        return times, column[valid]
 
     def _inside(self, channel: str, start_ns: int, end_ns: int) -> Floats:
         times, values = self._valid(self.channel(channel))
@@ -211,6 +219,8 @@ class Trace:
         """Return the points of a counter at which energy and time are both known."""
         valid = np.isfinite(self.values[:, self.channels.index(about)])
         times, values = self._valid(about)
+        if about.name in self.slow:
+            return Anchors(self.unmoved_ns[valid], self.time_ns[valid], values, 0.0)
         if not about.tick_s:
             return Anchors(times, times, values, 0.0)
         earlier = np.concatenate([times[:1], times[:-1]])
@@ -224,7 +234,7 @@ class Trace:
         """Write the trace as JSON, which ``ReplayMeter`` plays."""
         values: list[list[Any]] = [[v if np.isfinite(v) else None for v in row] for row in self.values.tolist()]
         times, unmoved = self.time_ns.tolist(), self.unmoved_ns.tolist()
-        return msgspec.json.encode(_Document(list(self.channels), times, values, unmoved, self.locked))
+        return msgspec.json.encode(_Document(list(self.channels), times, values, unmoved, self.locked, list(self.slow)))
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -236,7 +246,7 @@ class Trace:
         try:
             document = msgspec.json.decode(data, type=_Document)
             values = [[np.nan if v is None else v for v in row] for row in document.values]
-            return cls(document.channels, document.time_ns, values, document.unmoved_ns, document.locked)
+            return cls(document.channels, document.time_ns, values, document.unmoved_ns, document.locked, document.slow)
         except (msgspec.DecodeError, ValueError) as error:
             raise ConfigError(f"not a recorded trace ({error})", "check the file") from error
 
