@@ -43,6 +43,10 @@ class FakeMeterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         exit_after: After how many reads the process dies; 0 for never.
         hang_after: At which read it hangs; 0 for never.
         hang_s: How long.
+        lie_after: After how many reads its power is ``lie_w``; 0 for never.
+        lie_w: What it is then.
+        reset_after: After how many reads the counter begins again at zero; 0 for never.
+        freeze_after: After how many reads all values stay as they are; 0 for never.
         interval_s: How far apart it is read, in a thread of its own; 0 reads it with all others.
         latency_s: How old its values are when it gives them.
         delay_s: How long each read takes; the values are those of its middle.
@@ -63,6 +67,10 @@ class FakeMeterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exit_after: int = 0
     hang_after: int = 0
     hang_s: float = 3600.0
+    lie_after: int = 0
+    lie_w: float = -5.0
+    reset_after: int = 0
+    freeze_after: int = 0
     interval_s: float = 0.0
     latency_s: float = 0.0
     delay_s: float = 0.0
@@ -111,6 +119,8 @@ class FakeMeter(Meter):
         self.pretence = config
         self.interval_s, self.latency_s = config.interval_s, config.latency_s
         self._reads = 0
+        self._reset_j: float | None = None
+        self._frozen: list[float] = []
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -131,7 +141,7 @@ class FakeMeter(Meter):
         time.sleep(its.delay_s / 2)
         then_ns = time.perf_counter_ns() - round(its.latency_s * 1e9)
         time.sleep(its.delay_s / 2)
-        return [its.counter_j(then_ns), its.power_w(then_ns)]
+        return self._lie(its.counter_j(then_ns), its.power_w(then_ns))
 
     def read_counter(self, name: str) -> float:
         """Return the energy alone; does not count as a read."""
@@ -145,6 +155,18 @@ class FakeMeter(Meter):
     def limits(self) -> dict[str, float]:
         """Return the limits that it pretends to know."""
         return self.pretence.limits
+
+    def _lie(self, energy_j: float, power_w: float) -> list[float]:
+        its, reads = self.pretence, self._reads
+        if its.reset_after and reads > its.reset_after:
+            self._reset_j = energy_j if self._reset_j is None else self._reset_j
+            energy_j -= self._reset_j
+        if its.lie_after and reads > its.lie_after:
+            power_w = its.lie_w
+        if its.freeze_after and reads > its.freeze_after:
+            return self._frozen
+        self._frozen = [energy_j, power_w]
+        return self._frozen
 
     def _misbehave(self) -> None:
         its, reads = self.pretence, self._reads

@@ -23,6 +23,9 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
         accuracy_ratio: The sensor's own error bound as a fraction, where its maker states one.
         low: Name of the channel that carries the lower bound of a modelled channel.
         high: Name of the channel that carries the upper bound of a modelled channel.
+        limit: Largest value that can be; what is beyond it is a fault of the meter.
+        signed: Whether a power or an energy may be negative, as where solar power is fed in.
+        step: By how much a counter grows at least when it moves, in its unit; 0 if that is too little to matter.
     """
 
     name: str
@@ -33,6 +36,9 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     accuracy_ratio: float | None = None
     low: str | None = None
     high: str | None = None
+    limit: float | None = None
+    signed: bool = False
+    step: float = 0.0
 
 
 class Meter(ABC):

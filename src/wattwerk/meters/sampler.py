@@ -27,6 +27,7 @@ from wattwerk.meters import protocol
 from wattwerk.meters.base import Channel, Meter
 from wattwerk.meters.gate import Gate, Keeper
 from wattwerk.meters.host_load import HostLoadConfig, HostLoadMeter
+from wattwerk.meters.plausibility import Plausibility
 from wattwerk.meters.tick import Edge, TickLock
 
 _OPEN_S: Final = 30.0
@@ -42,6 +43,7 @@ class Source:
         self.name = name
         self.meter = meter
         self.channels = meter.channels
+        self._plausibility = Plausibility(meter.channels)
         self.failures = 0
         self.last_error = ""
         self.hung = False
@@ -60,7 +62,7 @@ class Source:
                 raise ValueError(f"{len(values)} values for {len(self.channels)} channels")
         except Exception as error:
             return self.fail(error)
-        return values
+        return self._plausibility.judge(values, time.perf_counter_ns())
 
     def fail(self, error: BaseException) -> list[float]:
         """Count a failed read and return the NaN that stand for it."""
@@ -75,7 +77,7 @@ class Source:
             found.append(f"{self.name}: {self.failures} failed reads, the last one with {self.last_error}")
         if self.hangs:
             found.append(f"{self.name}: hung {self.hangs} times, {'still does' if self.hung else 'answers again'}")
-        return found
+        return found + [f"{self.name}: {fault}" for fault in self._plausibility.faults()]
 
 
 def open_meter(spec: protocol.MeterSpec) -> Meter:

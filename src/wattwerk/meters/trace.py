@@ -146,7 +146,7 @@ class Trace:
         if about.high:
             high = self._bounded(self.channel(about.high), start_ns, end_ns).high
         accuracy_ratio = about.accuracy_ratio or 0.0
-        return low * (1 - accuracy_ratio), high * (1 + accuracy_ratio)
+        return max(low - about.step, 0.0) * (1 - accuracy_ratio), (high + about.step) * (1 + accuracy_ratio)
 
     def rate(self, channel: str, start_ns: int, end_ns: int) -> float:
         """Return how fast a counter grew, in its unit a second.
