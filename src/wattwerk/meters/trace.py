@@ -185,6 +185,15 @@ class Trace:
         """Return the last value inside an interval; raises MeasurementError where there is none."""
         return float(self._inside(channel, start_ns, end_ns)[-1])
 
+    def newest(self, channel: str, since_ns: int = 0) -> float:
+        """Return the newest value; NaN where there is none since a time.
+
+        Raises:
+            MeasurementError: The channel was not recorded.
+        """
+        times, values = self._valid(self.channel(channel))
+        return float(values[-1]) if len(values) and times[-1] >= since_ns else float("nan")
+
     def union(self, channel: str, start_ns: int, end_ns: int) -> int:
         """Return all bits that a bit mask showed inside an interval; raises MeasurementError where there is none."""
         return int(np.bitwise_or.reduce(self._inside(channel, start_ns, end_ns).astype(np.int64)))
