@@ -2,7 +2,9 @@
 
 Between two readings only their difference is known. The bounds rest on one assumption, the same for both kinds:
 between two readings the power stays between the smallest and the largest of the powers around them. It holds for ramps
-and single steps; pulses much shorter than the distance of the readings average out within them.
+and single steps; pulses much shorter than the distance of the readings average out within them. Of a counter only mean
+powers between readings are known, so that a ripple is allowed for on top. A gauge knows nothing of a burst that falls
+between two of its readings: tests/meters/test_uncertainty.py says how often the bounds hold nevertheless.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wattwerk.errors import MeasurementError
+
+RIPPLE_RATIO = 0.05  # by which the power is taken to leave the mean powers around it
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -72,7 +76,8 @@ def _powers(earliest: Floats, latest: Floats, anchors: Anchors) -> tuple[Floats,
     grown = np.diff(anchors.value)
     longest = np.maximum(latest[1:] - earliest[:-1], 1e-9)
     shortest = np.maximum(np.maximum(earliest[1:] - latest[:-1], anchors.spacing_s), 1e-9)
-    return _neighbours(grown / longest, np.minimum), _neighbours(grown / shortest, np.maximum)
+    slowest = _neighbours(grown / longest, np.minimum) * (1 - RIPPLE_RATIO)
+    return slowest, _neighbours(grown / shortest, np.maximum) * (1 + RIPPLE_RATIO)
 
 
 def _neighbours(values: Floats, pick: np.ufunc) -> Floats:
