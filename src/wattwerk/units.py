@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
+#: Currencies that a cost can have, by ISO 4217.
+CURRENCIES: Final = (
+    "EUR", "USD", "GBP", "CHF", "SEK", "NOK", "DKK", "PLN", "CZK", "JPY", "CNY", "INR", "KRW", "CAD",
+)  # fmt: skip
+
 #: suffix of a name -> (symbol shown to people, whether SI prefixes apply); longer suffixes are tried first
 UNITS: Final[dict[str, tuple[str, bool]]] = {
     "per_s_per_w": ("1/s/W", False),
@@ -16,10 +21,15 @@ UNITS: Final[dict[str, tuple[str, bool]]] = {
     "ratio": ("%", False),
     "count": ("", False),
     "flops": ("FLOP", True),
+    "volts": ("V", True),
+    "amperes": ("A", True),
     "hz": ("Hz", True),
     "s": ("s", True),
     "w": ("W", True),
     "j": ("J", True),
+    "g": ("g", True),
+    "m": ("m", True),
+    **{currency.lower(): (currency, False) for currency in CURRENCIES},
 }
 
 _PREFIXES: Final[tuple[tuple[float, str], ...]] = (

@@ -135,7 +135,7 @@ def test_energy_is_additive(profile: Profile, seed: int, cuts: list[float]) -> N
 
 
 def test_locking_narrows_the_bounds() -> None:
-    """At a steady 300 W eight seconds are known to 0.2 % when locked to ticks, and less well when not."""
+    """At a steady 300 W eight seconds are known to 0.3 % when locked to ticks, and less well when not."""
     profile = Profile([300.0], 0.1)
     widths = []
     for locked in (True, False):

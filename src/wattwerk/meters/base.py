@@ -95,6 +95,10 @@ class Meter(ABC):
         """Return fixed limits of what the meter watches; as in channels, the last word of a name is the unit."""
         return {}
 
+    def faults(self) -> list[str]:
+        """Return what was wrong with values that the meter left out, in words."""
+        return []
+
     def close(self) -> None:
         """Release the sensor."""
         return

@@ -77,7 +77,8 @@ class Source:
             found.append(f"{self.name}: {self.failures} failed reads, the last one with {self.last_error}")
         if self.hangs:
             found.append(f"{self.name}: hung {self.hangs} times, {'still does' if self.hung else 'answers again'}")
-        return found + [f"{self.name}: {fault}" for fault in self._plausibility.faults()]
+        more = [*self.meter.faults(), *self._plausibility.faults()]
+        return found + [f"{self.name}: {fault}" for fault in more]
 
 
 def open_meter(spec: protocol.MeterSpec) -> Meter:
