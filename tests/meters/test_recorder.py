@@ -262,6 +262,8 @@ def test_a_stopped_process_does_not_hang_the_gate() -> None:
     with Recorder([HOST]) as recorder:
         assert recorder._process
         os.kill(recorder._process.pid, signal.SIGSTOP)
+        while psutil.Process(recorder._process.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)  # the signal takes its time, and until then the process answers
         try:
             with pytest.raises(MeasurementError, match="did not answer"):
                 recorder.gate.pause(timeout_s=0.3)
