@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "coder.h"
+#include "state_vector.h"
 
 namespace wattwerk::WATTWERK_ISA {
 
@@ -12,8 +13,9 @@ constexpr std::uint32_t kLanes = 16;        // operations of one level that are 
 constexpr std::uint32_t kLongTemplate = 2 * kLanes;  // operations of one level that has a template
 constexpr std::uint32_t kTemplates = 192;   // magnitudes that have a template
 constexpr std::size_t kBatch = 4096;        // operations after which they are handed on
-constexpr std::size_t kRoom = 4096;         // for what the levels of one go may add to them
+constexpr std::size_t kGo = 64;             // levels of one go at most
 constexpr std::size_t kLongestLevel = kMaxUnary + 40;  // operations of one level at most
+constexpr std::size_t kRoom = kGo * kLongestLevel;     // for what the levels of one go may add to them
 
 // What a level's operations depend on besides the level.
 struct Neighbourhood {
@@ -74,11 +76,14 @@ class Binariser {
     template <typename Sink>
     bool run(const std::int32_t* levels, std::uint64_t count, const std::uint64_t* positions, Sink&& sink) {
         while (count > 0) {
-            std::uint64_t now = kRoom / (spec_.unary + 40);
-            now = now < count ? now : count;
-            if (!(plain_ ? (spec_.dependent ? put_plain<true>(levels, now) : put_plain<false>(levels, now))
-                         : put_general(levels, now, positions)))
-                return false;
+            const std::uint64_t now = count < kGo ? count : kGo;
+            if (!plain_) {
+                if (!put_general(levels, now, positions)) return false;
+            } else if (now == kGo) {  // a number that the compiler knows, so that nothing is left over from vectors
+                spec_.dependent ? put_plain<true>(levels, kGo) : put_plain<false>(levels, kGo);
+            } else {
+                spec_.dependent ? put_plain<true>(levels, now) : put_plain<false>(levels, now);
+            }
             if (used_ >= kBatch && !drain(sink)) return false;
             levels += now;
             if (positions != nullptr) positions += now;
@@ -115,35 +120,51 @@ class Binariser {
   private:
     void prepare();
 
+    // In short passes over the levels of one go, of which all but the last have no chain but the trellis' states.
     template <bool kDependent>
-    bool put_plain(const std::int32_t* levels, std::uint64_t count) {
-        std::uint32_t state = at_.state, side = side_of(at_.previous);
-        Operation* to = operations_ + used_;
-        std::int32_t level = at_.previous;
+    WATTWERK_INLINE void put_plain(const std::int32_t* values, std::uint64_t count) {
+        std::int32_t levels[kGo + 1];  // after the one before
+        std::uint8_t states[kGo] = {}, magnitudes[kGo];
+        std::uint16_t adjustments[kGo];
+        levels[0] = at_.previous;
+        if (kDependent) follow_states(values, count, states);
+        for (std::uint64_t index = 0; index < count; ++index)
+            levels[index + 1] = kDependent ? halved(values[index], states[index]) : values[index];
         for (std::uint64_t index = 0; index < count; ++index) {
-            level = kDependent ? halved(levels[index], state) : levels[index];
-            const std::uint32_t negative = static_cast<std::uint32_t>(level) >> 31;
-            const std::uint32_t magnitude = (static_cast<std::uint32_t>(level) ^ (0u - negative)) + negative;
-            if (magnitude < kTemplates && counts_[magnitude] != 0) [[likely]] {
-                add_lanes(templates_[magnitude], adjustments_[state][side][negative], to);
-                if (counts_[magnitude] > kLanes) std::memcpy(to + kLanes, templates_[magnitude] + kLanes, kLanes * sizeof *to);
-                to += counts_[magnitude];
+            const std::uint32_t level = static_cast<std::uint32_t>(levels[index + 1]), negative = level >> 31;
+            const std::uint32_t magnitude = (level ^ (0u - negative)) + negative;
+            magnitudes[index] = static_cast<std::uint8_t>(magnitude < kTemplates ? magnitude : kTemplates);
+            adjustments[index] = static_cast<std::uint16_t>(2 * (3 * states[index] + side_of(levels[index])) + negative);
+        }
+        Operation* to = operations_ + used_;
+        for (std::uint64_t index = 0; index < count; ++index) {
+            const std::uint32_t magnitude = magnitudes[index], length = counts_[magnitude];
+            if (length != 0) [[likely]] {
+                add_lanes(templates_[magnitude], adjustments_[adjustments[index]], to);
+                if (length > kLanes) std::memcpy(to + kLanes, templates_[magnitude] + kLanes, kLanes * sizeof *to);
+                to += length;
             } else {
                 Neighbourhood at;
-                at.state = state;
-                at.previous = side == 0 ? 0 : (side == 1 ? -1 : 1);
-                to += spell(level, at, to);
-            }
-            side = level == 0 ? 0 : 2 - negative;
-            if (kDependent) {
-                const std::int32_t value = levels[index], sign = (value > 0) - (value < 0);
-                state = kTransitions.next[state][(value >> 1) & 1][((value + sign) >> 1) & 1];
+                at.state = states[index];
+                at.previous = levels[index];
+                to += spell(levels[index + 1], at, to);
             }
         }
-        at_.state = state;
-        at_.previous = level;
+        at_.previous = levels[count];
         used_ = static_cast<std::size_t>(to - operations_);
-        return true;
+    }
+
+    // The state that each value is coded in.
+    WATTWERK_INLINE void follow_states(const std::int32_t* values, std::uint64_t count, std::uint8_t* states) {
+        std::uint8_t parities[kGo];
+        for (std::uint64_t index = 0; index < count; ++index)
+            parities[index] = static_cast<std::uint8_t>(parities_of(values[index]));
+        StateVector state = state_vector(at_.state);
+        for (std::uint64_t index = 0; index < count; ++index) {
+            states[index] = state_of(state);
+            state = step(state, parities[index]);
+        }
+        at_.state = state_of(state);
     }
 
     bool put_general(const std::int32_t* levels, std::uint64_t count, const std::uint64_t* positions) {
@@ -189,9 +210,9 @@ class Binariser {
     const bool plain_;
     Neighbourhood at_;
     std::size_t used_ = 0;
-    std::uint8_t counts_[kTemplates];
+    std::uint8_t counts_[kTemplates + 1];  // 0 where there is no template
     alignas(64) Operation templates_[kTemplates][kLongTemplate];
-    alignas(64) Operation adjustments_[8][3][2][kLanes];
+    alignas(64) Operation adjustments_[8 * 3 * 2][kLanes];  // by state, kind of the level before, and sign
     alignas(64) Operation operations_[kBatch + kRoom + kLongTemplate];
 };
 
@@ -231,16 +252,18 @@ inline std::uint32_t Binariser::spell(std::int32_t level, const Neighbourhood& a
 inline void Binariser::prepare() {
     std::memset(templates_, 0, sizeof templates_);
     std::memset(adjustments_, 0, sizeof adjustments_);
+    std::memset(counts_, 0, sizeof counts_);
     for (std::uint32_t magnitude = 0; magnitude < kTemplates; ++magnitude) {
         Operation operations[kLongestLevel];
         const std::uint32_t count = spell(static_cast<std::int32_t>(magnitude), Neighbourhood{}, operations);
-        counts_[magnitude] = count <= kLongTemplate ? static_cast<std::uint8_t>(count) : 0;
-        if (count <= kLongTemplate) std::memcpy(templates_[magnitude], operations, count * sizeof(Operation));
+        if (count > kLongTemplate) continue;
+        counts_[magnitude] = static_cast<std::uint8_t>(count);
+        std::memcpy(templates_[magnitude], operations, count * sizeof(Operation));
     }
     for (std::uint32_t state = 0; state < 8; ++state)
         for (std::uint32_t side = 0; side < 3; ++side)
             for (std::uint32_t negative = 0; negative < 2; ++negative) {
-                Operation* adjust = adjustments_[state][side][negative];
+                Operation* adjust = adjustments_[2 * (3 * state + side) + negative];
                 adjust[0] = modelled(layout_.significance(state, side), 0);
                 adjust[1] = modelled(side, negative);
                 for (std::uint32_t index = 0; index < layout_.unary; ++index) adjust[2 + index] = modelled(negative, 0);

@@ -121,10 +121,9 @@ class BlockRowCoder {
             row.state.out.size = 0;
             row.state.low = row.state.pending = 0;
             row.state.range = 256;
-            for (std::uint64_t at = 0; spec_.dependent && at < row.count; ++at) {
-                const std::int32_t value = row.levels[at], sign = (value > 0) - (value < 0);
-                trellis_ = kTransitions.next[trellis_][(value >> 1) & 1][((value + sign) >> 1) & 1];
-            }
+            StateVector state = state_vector(trellis_);
+            for (std::uint64_t at = 0; spec_.dependent && at < row.count; ++at) state = step(state, parities_of(row.levels[at]));
+            trellis_ = state_of(state);
         }
         return count;
     }

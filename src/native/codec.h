@@ -23,6 +23,7 @@ struct TensorSpec {
     const std::int32_t* base = nullptr;    // co-located levels of the parent; null where there are none
     std::uint32_t codebook_size = 0;       // 0: no codebook
     std::uint32_t codebook_zero = 0;
+    float step = 0;  // decoded levels become float32, times this; 0 where they are wanted as they are
 };
 
 struct EntryPoint {

@@ -14,8 +14,6 @@
 
 namespace wattwerk::WATTWERK_ISA {
 
-#define WATTWERK_INLINE inline __attribute__((always_inline))
-
 // Where the contexts of each purpose begin, for a given number of unary flags.
 struct Layout {
     std::uint32_t unary;
@@ -332,25 +330,32 @@ WATTWERK_INLINE void take(DecoderState& state, std::uint64_t kept, std::uint64_t
     if (state.available < 32) [[unlikely]] refill(state);
 }
 
+// The range of the less probable bin. All eight of a row are loaded at once, before the range is known.
+WATTWERK_INLINE std::uint64_t least_range(std::uint32_t row, std::uint64_t range) {
+    std::uint64_t all;
+    std::memcpy(&all, kCoding.least[row], sizeof all);
+    return (all >> ((range >> 2) & 56)) & 255;
+}
+
 // A bin that is often foretold: one branch, after which the range depends on nothing but the bin.
 WATTWERK_INLINE std::uint32_t get_bin(DecoderState& state, Context& context) {
     const std::uint32_t quick = context.quick, slow = context.slow, row = row_of(quick, slow);
-    const std::uint64_t least = kCoding.least[row][(state.range >> 5) & 7], most = state.range - least;
-    const bool usual = row >= 32;
-    if (((state.value >> 55) >= most) != usual) {
-        adapt(context, quick, slow, 1);
-        take(state, usual ? most : least, usual ? 0 : most);
-        return 1;
+    const std::uint64_t least = least_range(row, state.range), most = state.range - least;
+    const std::uint32_t usual = row >> 5;
+    if ((state.value >> 55) >= most) {
+        adapt(context, quick, slow, usual ^ 1);
+        take(state, least, most);
+        return usual ^ 1;
     }
-    adapt(context, quick, slow, 0);
-    take(state, usual ? least : most, usual ? most : 0);
-    return 0;
+    adapt(context, quick, slow, usual);
+    take(state, most, 0);
+    return usual;
 }
 
 // A bin that nobody can foretell: no branch.
 WATTWERK_INLINE std::uint32_t get_even_bin(DecoderState& state, Context& context) {
     const std::uint32_t quick = context.quick, slow = context.slow, row = row_of(quick, slow);
-    const std::uint64_t least = kCoding.least[row][(state.range >> 5) & 7], most = state.range - least;
+    const std::uint64_t least = least_range(row, state.range), most = state.range - least;
     std::uint64_t is_least = (state.value >> 55) >= most;
     __asm__("" : "+r"(is_least));  // or the compiler finds out that it is a condition, and branches
     const std::uint32_t bin = (row >> 5) ^ static_cast<std::uint32_t>(is_least);

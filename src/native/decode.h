@@ -36,19 +36,30 @@ class LevelDecoder {
 
     // Decodes values that lie side by side; `position` is that of the first one.
     Fault run(DecoderState& state, std::uint64_t position, std::int32_t* out, std::uint64_t count) {
-        if (!plain_) return run_general(state, position, out, count);
         Fault fault = Fault::none;
         while (count > 0 && fault == Fault::none) {
-            // in pieces, so that a payload that is too short is noticed soon
+            // in pieces, so that a payload that is too short is noticed soon, and levels are in the cache when they become values
             const std::uint64_t now = count < kPiece ? count : kPiece;
-            fault = spec_.dependent ? run_plain<true>(state, out, now) : run_plain<false>(state, out, now);
+            fault = !plain_            ? run_general(state, position, out, now)
+                    : spec_.dependent ? run_plain<true>(state, out, now)
+                                      : run_plain<false>(state, out, now);
+            if (spec_.step != 0) dequantise(out, now);
             out += now;
+            position += now;
             count -= now;
         }
         return fault;
     }
 
   private:
+    void dequantise(std::int32_t* levels, std::uint64_t count) const {
+        const float step = spec_.step;
+        for (std::uint64_t index = 0; index < count; ++index) {
+            const float value = static_cast<float>(levels[index]) * step;
+            std::memcpy(levels + index, &value, sizeof value);
+        }
+    }
+
     static constexpr std::int64_t kNoLevel = INT64_MIN;
 
     // No codebook, no parent's levels. All that changes is local, so that it can stay in registers.

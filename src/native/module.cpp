@@ -1,4 +1,8 @@
 // The Python module: checks, memory, the choice of the instruction set. No arithmetic.
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -82,9 +86,22 @@ void check(Fault fault) {
     }
 }
 
+// Memory of an array; a large one begins at a large page, so that the system hands it out in few pieces.
+void* new_memory(std::size_t size) {
+#if defined(__linux__)
+    constexpr std::size_t kLargePage = std::size_t{1} << 21;
+    if (size >= 2 * kLargePage) {
+        void* const data = std::aligned_alloc(kLargePage, (size + kLargePage - 1) & ~(kLargePage - 1));
+        if (data != nullptr) madvise(data, size, MADV_HUGEPAGE);
+        return data;
+    }
+#endif
+    return std::malloc(size + 1);
+}
+
 template <typename T>
 Output<T> new_array(std::size_t count) {
-    auto* data = static_cast<T*>(std::malloc(count * sizeof(T) + 1));
+    auto* data = static_cast<T*>(new_memory(count * sizeof(T)));
     if (data == nullptr) throw std::bad_alloc();
     return Output<T>(data, {count}, nb::capsule(data, [](void* memory) noexcept { std::free(memory); }));
 }
@@ -148,16 +165,6 @@ Output<float> dequantise(Input<std::int32_t> levels, float step) {
     nb::gil_scoped_release released;
     for (std::size_t index = 0; index < levels.size(); ++index) out[index] = static_cast<float>(in[index]) * step;
     return values;
-}
-
-// The same in the memory of the levels, which hold float32 afterwards.
-void dequantise_in_place(nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> levels, float step) {
-    std::int32_t* const data = levels.data();
-    nb::gil_scoped_release released;
-    for (std::size_t index = 0; index < levels.size(); ++index) {
-        const float value = static_cast<float>(data[index]) * step;
-        std::memcpy(data + index, &value, sizeof value);
-    }
 }
 
 class Encoder {
@@ -281,11 +288,12 @@ class Decoder {
                                 std::uint32_t unary, int scan_order, const Points& entry_points, bool parent,
                                 const std::optional<Input<std::int8_t>>& history,
                                 const std::optional<Input<std::int32_t>>& base, std::uint32_t codebook_size,
-                                std::uint32_t codebook_zero, unsigned threads) {
+                                std::uint32_t codebook_zero, float step, unsigned threads) {
         if (unary == 0) throw std::invalid_argument("the unary length is 1 at least");
         TensorSpec spec = make_spec(count, width, profile, dependent, unary, scan_order, true, parent, codebook_size,
                                     codebook_zero);
         add_side_inputs(spec, history, base);
+        spec.step = step;
         std::vector<EntryPoint> points;
         for (const auto& [value, state, offset] : entry_points) points.push_back({value & 255, state, offset});
         Output<std::int32_t> levels = new_array<std::int32_t>(count);
@@ -328,7 +336,6 @@ NB_MODULE(_native, module) {
     module.def("quantise", &quantise, "values"_a, nb::kw_only(), "width"_a, "step"_a, "dependent"_a, "scan_order"_a = 0,
                "rate_weight"_a = 0.0, "unary_length"_a = 10);
     module.def("dequantise", &dequantise, "levels"_a, "step"_a);
-    module.def("dequantise_in_place", &dequantise_in_place, "levels"_a, "step"_a);
     module.def("encode_values", &encode_values, "values"_a, nb::kw_only(), "width"_a, "step"_a, "qp_delta"_a, "qp_bits"_a,
                "dependent"_a, "unary_length"_a = 0, "scan_order"_a = 0, "row_skip"_a = true, "profile"_a = 1,
                "parent"_a = false, "search_limit"_a = 65536, "rate_weight"_a = 0.0, "threads"_a = 1);
@@ -348,7 +355,8 @@ NB_MODULE(_native, module) {
         .def("bypass", &Decoder::bypass, "bits"_a, "signed"_a)
         .def("tensor", &Decoder::tensor, "count"_a, nb::kw_only(), "width"_a, "profile"_a = 1, "dependent"_a,
              "unary_length"_a, "scan_order"_a = 0, "entry_points"_a = Points{}, "parent"_a = false,
-             "history"_a = nb::none(), "base"_a = nb::none(), "codebook_size"_a = 0, "codebook_zero"_a = 0, "threads"_a = 1)
+             "history"_a = nb::none(), "base"_a = nb::none(), "codebook_size"_a = 0, "codebook_zero"_a = 0, "step"_a = 0.0f,
+             "threads"_a = 1)
         .def("finish", &Decoder::finish)
         .def_prop_ro("parameter_sets", &Decoder::parameter_sets);
 }

@@ -16,6 +16,7 @@
 #endif
 
 #include "scan.h"
+#include "state_vector.h"
 #include "tables.h"
 
 namespace wattwerk::WATTWERK_ISA {
@@ -85,15 +86,9 @@ inline __m128i words_at(const std::uint8_t (&pattern)[8]) {
     return _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
 }
 
-inline __m128i least_word(__m128i words) {
-    words = _mm_min_epi16(words, _mm_alignr_epi8(words, words, 8));
-    words = _mm_min_epi16(words, _mm_alignr_epi8(words, words, 4));
-    return _mm_min_epi16(words, _mm_alignr_epi8(words, words, 2));
-}
-
 inline void Trellis::advance(std::uint64_t count) {
     const __m128i from0 = words_at(previous[0]), from1 = words_at(previous[1]);
-    const __m128i take0 = words_at(residue[0]), take1 = words_at(residue[1]);
+    const __m128i take0 = words_at(residue[0]), take1 = words_at(residue[1]), first = _mm_set1_epi16(0x0100);
     __m128i cost = _mm_load_si128(reinterpret_cast<const __m128i*>(costs));
     for (std::uint64_t index = 0; index < count; ++index) {
         const __m128i metric = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(metrics + index));
@@ -103,9 +98,8 @@ inline void Trellis::advance(std::uint64_t count) {
         const __m128i second = _mm_cmpgt_epi16(cost0, cost1);
         decisions[index] = static_cast<std::uint8_t>(_mm_movemask_epi8(_mm_packs_epi16(second, second)));
         // a step adds at most four units, and states differ by at most twelve: this often, nothing overflows
-        if ((index & 3) == 3) cost = _mm_sub_epi16(cost, least_word(cost));
+        if ((index & 3) == 3) cost = _mm_sub_epi16(cost, _mm_shuffle_epi8(cost, first));
     }
-    cost = _mm_sub_epi16(cost, least_word(cost));
     _mm_store_si128(reinterpret_cast<__m128i*>(costs), cost);
 }
 #elif defined(__aarch64__) && defined(WATTWERK_NEON)
@@ -126,7 +120,6 @@ inline void Trellis::advance(std::uint64_t count) {
     const uint8x16_t from0 = words_at(previous[0]), from1 = words_at(previous[1]);
     const uint8x16_t take0 = words_at(residue[0]), take1 = words_at(residue[1]);
     const uint16x8_t bits = {1, 2, 4, 8, 16, 32, 64, 128};
-    const auto without_least = [](int16x8_t words) { return vsubq_s16(words, vdupq_n_s16(vminvq_s16(words))); };
     int16x8_t cost = vld1q_s16(costs);
     for (std::uint64_t index = 0; index < count; ++index) {
         const int16x8_t metric = vcombine_s16(vcreate_s16(metrics[index]), vdup_n_s16(0));
@@ -134,19 +127,14 @@ inline void Trellis::advance(std::uint64_t count) {
         const int16x8_t cost1 = vaddq_s16(picked(cost, from1), picked(metric, take1));
         cost = vminq_s16(cost0, cost1);
         decisions[index] = static_cast<std::uint8_t>(vaddvq_u16(vandq_u16(vcgtq_s16(cost0, cost1), bits)));
-        if ((index & 3) == 3) cost = without_least(cost);  // as often as above
+        if ((index & 3) == 3) cost = vsubq_s16(cost, vdupq_laneq_s16(cost, 0));  // as often as above
     }
-    vst1q_s16(costs, without_least(cost));
+    vst1q_s16(costs, cost);
 }
 #else
 inline void Trellis::advance(std::uint64_t count) {
     std::int16_t now[8], then[8];
     std::memcpy(now, costs, sizeof now);
-    const auto normalise = [&now] {
-        std::int16_t least = now[0];
-        for (int state = 1; state < 8; ++state) least = now[state] < least ? now[state] : least;
-        for (int state = 0; state < 8; ++state) now[state] = static_cast<std::int16_t>(now[state] - least);
-    };
     for (std::uint64_t index = 0; index < count; ++index) {
         std::int16_t metric[4];
         std::memcpy(metric, metrics + index, sizeof metric);
@@ -157,23 +145,25 @@ inline void Trellis::advance(std::uint64_t count) {
             second |= static_cast<unsigned>(cost0 > cost1) << state;
             then[state] = static_cast<std::int16_t>(cost0 > cost1 ? cost1 : cost0);
         }
-        std::memcpy(now, then, sizeof now);
+        const std::int16_t first = (index & 3) == 3 ? then[0] : std::int16_t{0};  // as often as above
+        for (int state = 0; state < 8; ++state) now[state] = static_cast<std::int16_t>(then[state] - first);
         decisions[index] = static_cast<std::uint8_t>(second);
-        if ((index & 3) == 3) normalise();
     }
-    normalise();
     std::memcpy(costs, now, sizeof now);
 }
 #endif
 
+// One step back from every state, for each of the 256 decisions of a value.
 struct BackSteps {
-    std::uint8_t entry[8][2];  // state before (3 bits) and residue (2 bits)
+    alignas(16) std::uint8_t entry[256][16];  // state before (3 bits) and residue (2 bits)
 
     constexpr BackSteps() : entry{} {
-        for (int state = 0; state < 8; ++state)
-            for (int branch = 0; branch < 2; ++branch)
-                entry[state][branch] =
+        for (int decided = 0; decided < 256; ++decided)
+            for (int index = 0; index < 16; ++index) {
+                const int state = index & 7, branch = (decided >> state) & 1;
+                entry[decided][index] =
                     static_cast<std::uint8_t>(Trellis::previous[branch][state] | Trellis::residue[branch][state] << 3);
+            }
     }
 };
 
@@ -181,12 +171,13 @@ inline constexpr BackSteps kBack{};
 
 // Follows the path back from the last value; notes the residues of the first `kept` ones. Returns the state after these.
 inline int Trellis::trace_back(std::uint64_t count, std::uint64_t kept, int state) {
-    int after = state;
-    for (std::uint64_t index = count; index-- > 0;) {
-        if (index + 1 == kept) after = state;
-        const std::uint8_t entry = kBack.entry[state][(decisions[index] >> state) & 1];
-        residues[index] = static_cast<std::uint8_t>(entry >> 3);
-        state = entry & 7;
+    StateVector at = state_vector(static_cast<std::uint32_t>(state));
+    std::uint64_t index = count;
+    for (; index > kept; --index) at = look_up(kBack.entry[decisions[index - 1]], at);
+    const int after = state_of(at) & 7;
+    for (; index > 0; --index) {
+        at = look_up(kBack.entry[decisions[index - 1]], at);
+        residues[index - 1] = static_cast<std::uint8_t>(state_of(at) >> 3);
     }
     return after;
 }

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#define WATTWERK_INLINE inline __attribute__((always_inline))
+
 namespace wattwerk::WATTWERK_ISA {
 
 // A context holds two counters, a (8 bits, quick) and b (12 bits, slow); their sum S = 16 a + b says which bin is the
@@ -28,15 +30,15 @@ constexpr ParameterSet kSets[9] = {{5, 4, 0, 0},     {5, 4, -1310, -41}, {5, 4, 
 // The trellis of dependent quantisation: next state by parity of the level.
 constexpr std::uint8_t kTransition[8][2] = {{0, 2}, {7, 5}, {1, 3}, {6, 4}, {2, 0}, {5, 7}, {3, 1}, {4, 6}};
 
-// The same by state and by the parities that the level would have in an even and in an odd state: the state alone is on the
-// chain from value to value.
+// The same by the parities that the level would have in an even and in an odd state, for all states at once: 16 entries, the
+// second eight as the first.
 struct TransitionTable {
-    std::uint8_t next[8][2][2];
+    alignas(16) std::uint8_t next[4][16];
 
     constexpr TransitionTable() : next{} {
-        for (int state = 0; state < 8; ++state)
-            for (int even = 0; even < 2; ++even)
-                for (int odd = 0; odd < 2; ++odd) next[state][even][odd] = kTransition[state][state % 2 ? odd : even];
+        for (int parities = 0; parities < 4; ++parities)
+            for (int state = 0; state < 16; ++state)
+                next[parities][state] = kTransition[state & 7][state % 2 ? parities & 1 : parities >> 1];
     }
 };
 

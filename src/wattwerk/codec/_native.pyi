@@ -44,9 +44,6 @@ def quantise(
 def dequantise(levels: npt.NDArray[np.int32], step: float) -> npt.NDArray[np.float32]:
     """Return levels times step, in float32."""
 
-def dequantise_in_place(levels: npt.NDArray[np.int32], step: float) -> None:
-    """Turn levels to float32 in their own memory."""
-
 def encode_values(
     values: npt.NDArray[np.float32],
     *,
@@ -139,9 +136,12 @@ class Decoder:
         base: npt.NDArray[np.int32] | None = None,
         codebook_size: int = 0,
         codebook_zero: int = 0,
+        step: float = 0.0,
         threads: int = 1,
     ) -> npt.NDArray[np.int32]:
         """Return the levels of a tensor. The caller bounds ``count``: memory for it is taken at once.
+
+        With a ``step`` other than 0 the array holds levels times step instead, as float32 in the same memory.
 
         Block rows with entry points are decoded on ``threads`` threads.
 

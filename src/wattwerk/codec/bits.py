@@ -16,6 +16,7 @@ from wattwerk.errors import BitstreamError
 
 # No number in a real stream needs more; a longer run of zeros is damage and must not make a huge integer.
 _MAX_EXP_GOLOMB_BITS = 62
+_AHEAD_BYTES = 24  # that a reader takes at once: what comes next is mostly read too
 
 
 class BitWriter:
@@ -131,12 +132,13 @@ class BitReader:
         origin: Offset of the buffer in the whole stream in bytes, for messages.
     """
 
-    __slots__ = ("_data", "_end", "_position", "origin")
+    __slots__ = ("_data", "_end", "_position", "_window", "_window_end", "origin")
 
     def __init__(self, data: bytes | memoryview, start: int = 0, end: int | None = None, origin: int = 0) -> None:
         self._data = data
         self._position = start * 8
         self._end = (len(data) if end is None else end) * 8
+        self._window = self._window_end = 0  # bits ahead, as a number, and where they end
         self.origin = origin
 
     @property
@@ -164,11 +166,18 @@ class BitReader:
         Raises:
             BitstreamError: Fewer bits are left.
         """
-        start, stop = self._position, self._position + bits
+        stop = self._position + bits
         if stop > self._end:
             raise self.error(f"the unit ends where {bits} more bits should be")
-        window = int.from_bytes(self._data[start >> 3 : (stop + 7) >> 3], "big")
-        return window >> (-stop & 7) & ((1 << bits) - 1)
+        if stop > self._window_end:
+            self._look_ahead(stop)
+        return self._window >> (self._window_end - stop) & ((1 << bits) - 1)
+
+    def _look_ahead(self, stop: int) -> None:
+        """Take some bytes from the present position on, at least up to the bit ``stop``."""
+        end = min(((stop + 7) >> 3) + _AHEAD_BYTES, self._end >> 3)
+        self._window = int.from_bytes(self._data[self._position >> 3 : end], "big")
+        self._window_end = end * 8
 
     def u(self, bits: int) -> int:
         """Read an unsigned value of ``bits`` bits.

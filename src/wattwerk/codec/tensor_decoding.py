@@ -217,6 +217,7 @@ def _decode_tensor(
         base=_base_levels(unit, tensor, reference),
         codebook_size=len(coded_book.entries) if coded_book else 0,
         codebook_zero=coded_book.zero if coded_book else 0,
+        step=step if book is None and not keep_levels else 0.0,
         threads=threads,
     )
     values = levels if integer else _dequantised(levels, step, book, keep_levels)
@@ -264,8 +265,7 @@ def _base_levels(unit: DataUnit, tensor: CodedTensor, reference: Reference) -> A
 
 def _dequantised(levels: Array, step: float, book: Codebook | None, keep_levels: bool) -> Array:
     if book is None and not keep_levels:
-        _native.dequantise_in_place(levels, step)
-        return levels.view(np.float32)
+        return levels.view(np.float32)  # the decoder did it
     if book is None:
         return _native.dequantise(levels, step)
     if levels.size and (levels.min() < -book.zero or levels.max() >= len(book.entries) - book.zero):
