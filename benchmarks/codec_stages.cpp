@@ -68,7 +68,7 @@ void measure(const std::vector<float>& values, float step, bool dependent) {
     spec.count = values.size();
     spec.width = 1024;
     spec.dependent = dependent;
-    spec.unary = choose_unary(histogram);
+    spec.unary = choose_unary(histogram, kBinWeight);
     Stages stages(spec.unary);
     auto binariser = std::make_unique<Binariser>(spec);
     const auto binarise = [&](auto sink) {

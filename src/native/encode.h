@@ -114,6 +114,46 @@ Fault search_sets(Source& source, const TensorSpec& spec, const std::uint8_t* em
     return fault;
 }
 
+struct TrialEvents {
+    SetSearch& search;
+    double cost = 0;  // of bits without a model, and of time
+
+    bool code(const Operation* operations, std::size_t count) {
+        std::uint64_t bits = 0;
+        for (std::size_t index = 0; index < count; ++index) bits += operations[index].bits;
+        cost += static_cast<double>(bits) + kBinWeight / 2 * static_cast<double>(count);
+        search.observe(operations, count);
+        return true;
+    }
+    void block_row(std::uint32_t) { search.reset(); }
+};
+
+// Chooses the number of unary flags. Entropies do not know what contexts gain by following the weights, so that large
+// tensors try on their first levels whether a number that saves time costs size.
+template <typename Source>
+Fault choose_unary(Source& source, const TensorSpec& given, const Histogram& histogram, std::int32_t* piece,
+                   std::uint32_t& chosen) {
+    constexpr std::uint64_t kLarge = std::uint64_t{1} << 19, kTrial = 8192;
+    const std::uint32_t candidates[2] = {choose_unary(histogram, kBinWeight), choose_unary(histogram, 0)};
+    chosen = candidates[0];
+    if (candidates[0] == candidates[1] || given.count < kLarge) return Fault::none;
+    double costs[2];
+    for (int index = 0; index < 2; ++index) {
+        TensorSpec spec = given;
+        spec.unary = candidates[index];
+        const Layout layout{spec.unary};
+        SetSearch search(layout.size(), 1);
+        Binariser binariser(spec);
+        TrialEvents events{search};
+        if (const Fault fault = walk(source, spec, nullptr, kTrial, binariser, piece, events); fault != Fault::none) return fault;
+        costs[index] = events.cost;
+        each_told_context(spec, true, [&](std::uint32_t context) { costs[index] += search.bits(context); });
+        source.rewind();
+    }
+    chosen = candidates[costs[1] < costs[0] ? 1 : 0];
+    return Fault::none;
+}
+
 // Skipped parts of rows in blocks advance the trellis by a whole row: a path that the quantiser does not take.
 inline bool may_skip_rows(const TensorSpec& spec) {
     return has_row_flags(spec) &&

@@ -38,10 +38,12 @@ static Fault encode_levels(EncoderState& state, const std::int32_t* levels, cons
                            Chosen& chosen) {
     const std::uint64_t limit = sample_of(spec.count, search_limit);
     TensorSpec used = spec;
+    LevelSource source(levels, spec.count, spec.width, spec.scan_order);
     if (used.unary == 0) {
         Histogram histogram;
         histogram.add(levels, limit, spec.dependent);
-        used.unary = choose_unary(histogram);
+        std::int32_t piece[kPiece];
+        if (const Fault fault = choose_unary(source, spec, histogram, piece, used.unary); fault != Fault::none) return fault;
     }
     EmptyRows empty;
     if (may_skip_rows(used)) {
@@ -49,7 +51,6 @@ static Fault encode_levels(EncoderState& state, const std::int32_t* levels, cons
         LevelSource all(levels, spec.count, spec.width, spec.scan_order);
         if (const Fault fault = empty.find(all, used, piece); fault != Fault::none) return fault;
     }
-    LevelSource source(levels, spec.count, spec.width, spec.scan_order);
     return encode(state, used, source, empty.flags, given_sets, limit, parallel, chosen);
 }
 
@@ -82,7 +83,8 @@ static Fault encode_values(EncoderState& state, const float* values, const Quant
     if (used.unary == 0) {
         Histogram histogram;
         histogram.add(source.sample(), source.sample_count(), spec.dependent);
-        used.unary = choose_unary(histogram);
+        std::int32_t piece[kPiece];
+        if (const Fault fault = choose_unary(source, spec, histogram, piece, used.unary); fault != Fault::none) return fault;
     }
     EmptyRows empty;
     if (may_skip_rows(used) && may_have_empty_rows(values, used, quantising)) {

@@ -70,6 +70,9 @@ class SetSearch {
 
     void observe(const Operation* operations, std::size_t count);
 
+    // What the operations of a context have cost with its best set, in bits.
+    double bits(std::uint32_t context) const { return cost(context, best(context)) / 256; }
+
     std::uint8_t best(std::uint32_t context) const {
         std::size_t found = 0;
         double least = cost(context, 0);

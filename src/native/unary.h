@@ -42,9 +42,11 @@ inline double entropy_of(double ones, double all) {
     return information(ones) + information(all - ones);
 }
 
-// The number of unary flags with the fewest bits; a bin also costs time, so that few of them break ties.
-inline std::uint32_t choose_unary(const Histogram& histogram) {
-    constexpr double kBinWeight = 0.008;
+// Bits that a bin is worth for the time that it takes.
+constexpr double kBinWeight = 0.008;
+
+// The number of unary flags with the fewest bits by entropy, with so many bits added for each bin.
+inline std::uint32_t choose_unary(const Histogram& histogram, double bin_weight) {
     double longer[34] = {};  // levels of this length or a larger one
     for (int length = 33; length-- > 0;) longer[length] = longer[length + 1] + static_cast<double>(histogram.longer[length]);
     double beyond[Histogram::kSmall + 1];  // levels of this magnitude or a larger one
@@ -63,13 +65,13 @@ inline std::uint32_t choose_unary(const Histogram& histogram) {
     std::uint32_t best = 10;
     double least = -1, flags = 0;
     for (std::uint32_t unary = 1; unary <= kUnaryChoices; ++unary) {
-        flags += entropy_of(at_least(unary + 1), at_least(unary)) + kBinWeight * at_least(unary);
+        flags += entropy_of(at_least(unary + 1), at_least(unary)) + bin_weight * at_least(unary);
         double cost = flags, here = at_least(unary + 1);
         std::int64_t reached = unary + 1;
         for (std::uint32_t prefix = 0; prefix < 31 && here > 0; ++prefix) {
             reached += std::int64_t{1} << prefix;
             const double more = at_least(reached);
-            cost += entropy_of(more, here) + kBinWeight * here + more;  // one bit without a model for each further bin
+            cost += entropy_of(more, here) + bin_weight * here + more;  // one bit without a model for each further bin
             here = more;
         }
         if (least < 0 || cost < least) {
