@@ -167,6 +167,25 @@ Output<float> dequantise(Input<std::int32_t> levels, float step) {
     return values;
 }
 
+// As integers, magnitudes are ordered as they are as numbers, with infinity and what is no number above all others.
+float largest_magnitude(Input<float> values) {
+    const float* const from = values.data();
+    const std::size_t count = values.size();
+    std::int32_t largest = 0;
+    {
+        nb::gil_scoped_release released;
+        for (std::size_t index = 0; index < count; ++index) {
+            std::int32_t bits;
+            std::memcpy(&bits, from + index, sizeof bits);
+            bits &= 0x7fffffff;
+            largest = largest > bits ? largest : bits;
+        }
+    }
+    float magnitude;
+    std::memcpy(&magnitude, &largest, sizeof magnitude);
+    return magnitude;
+}
+
 class Encoder {
   public:
     void bypass(std::int64_t value, std::uint32_t bits) {
@@ -335,6 +354,7 @@ NB_MODULE(_native, module) {
     module.def("set_simd", &set_simd, "name"_a);
     module.def("quantise", &quantise, "values"_a, nb::kw_only(), "width"_a, "step"_a, "dependent"_a, "scan_order"_a = 0,
                "rate_weight"_a = 0.0, "unary_length"_a = 10);
+    module.def("largest_magnitude", &largest_magnitude, "values"_a);
     module.def("dequantise", &dequantise, "levels"_a, "step"_a);
     module.def("encode_values", &encode_values, "values"_a, nb::kw_only(), "width"_a, "step"_a, "qp_delta"_a, "qp_bits"_a,
                "dependent"_a, "unary_length"_a = 0, "scan_order"_a = 0, "row_skip"_a = true, "profile"_a = 1,

@@ -16,6 +16,7 @@ from wattwerk.errors import BitstreamError
 
 # No number in a real stream needs more; a longer run of zeros is damage and must not make a huge integer.
 _MAX_EXP_GOLOMB_BITS = 62
+_PENDING_BITS = 512  # kept as one number before they become bytes
 _AHEAD_BYTES = 24  # that a reader takes at once: what comes next is mostly read too
 
 
@@ -32,7 +33,7 @@ class BitWriter:
     @property
     def aligned(self) -> bool:
         """Whether the next bit starts a byte."""
-        return self._pending_bits == 0
+        return self._pending_bits & 7 == 0
 
     def u(self, bits: int, value: int) -> None:
         """Write an unsigned value of ``bits`` bits.
@@ -42,12 +43,16 @@ class BitWriter:
         """
         if bits < 0 or not 0 <= value < 1 << bits:
             raise ValueError(f"{value} does not fit into {bits} unsigned bits")
-        pending = self._pending << bits | value
-        total = self._pending_bits + bits
-        rest = total & 7
-        if total >= 8:
-            self._bytes += (pending >> rest).to_bytes(total >> 3, "big")
-        self._pending = pending & ((1 << rest) - 1)
+        self._pending = self._pending << bits | value
+        self._pending_bits += bits
+        if self._pending_bits >= _PENDING_BITS:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Make bytes of all complete ones that are pending."""
+        rest = self._pending_bits & 7
+        self._bytes += (self._pending >> rest).to_bytes(self._pending_bits >> 3, "big")
+        self._pending &= (1 << rest) - 1
         self._pending_bits = rest
 
     def flag(self, value: bool) -> None:
@@ -74,8 +79,7 @@ class BitWriter:
         bits = shifted.bit_length() - 1
         if value < 0 or bits > _MAX_EXP_GOLOMB_BITS:
             raise ValueError(f"{value} is outside the range of an Exp-Golomb code")
-        self.u(bits - order, 0)
-        self.u(bits + 1, shifted)  # its leading 1 ends the run of zeros
+        self.u(2 * bits + 1 - order, shifted)  # its leading 1 ends the run of zeros
 
     def ie(self, order: int, value: int) -> None:
         """Write a signed value as Exp-Golomb code.
@@ -100,11 +104,13 @@ class BitWriter:
             raise ValueError("a text starts at a byte")
         if "\0" in text:
             raise ValueError(f"the text {text!r} holds a zero character, which ends a text in an NNC stream")
+        self._flush()
         self._bytes += text.encode("utf-8") + b"\0"
 
     def align(self) -> None:
         """Write a 1-bit and fill up the byte; at a byte's start this is a whole byte."""
-        self.u(8 - self._pending_bits, 1 << (7 - self._pending_bits))
+        begun = self._pending_bits & 7
+        self.u(8 - begun, 1 << (7 - begun))
 
     def to_bytes(self) -> bytes:
         """Return what was written.
@@ -113,7 +119,8 @@ class BitWriter:
             ValueError: The last byte is not complete.
         """
         if not self.aligned:
-            raise ValueError(f"{self._pending_bits} bits are left over")
+            raise ValueError(f"{self._pending_bits & 7} bits are left over")
+        self._flush()
         return bytes(self._bytes)
 
 

@@ -8,6 +8,7 @@ all others, and floats with NaN or infinity if they are allowed    the bytes, pl
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from wattwerk.codec import _native
 from wattwerk.codec.data_unit import DataFormat
 from wattwerk.errors import BitstreamError, ConfigError
 
@@ -77,7 +79,12 @@ class Elements(msgspec.Struct, frozen=True):
 
 def dtype_name(array: Array) -> str:
     """Return the name of an array's element type, of either byte order."""
-    return array.dtype.name
+    return _name(array.dtype)
+
+
+@functools.cache
+def _name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
 
 
 def make_elements(name: str, array: Any, non_finite: Literal["refuse", "raw"] = "refuse") -> Elements:
@@ -106,7 +113,7 @@ def make_elements(name: str, array: Any, non_finite: Literal["refuse", "raw"] = 
 
 def _float_elements(name: str, array: Array, dtype: str, non_finite: str) -> Elements:
     values = np.ascontiguousarray(_as_float32(array, dtype)).reshape(-1)
-    largest = max(float(values.max()), -float(values.min()))
+    largest = _native.largest_magnitude(values)
     if math.isfinite(largest):
         return Elements(Kind.FLOAT, dtype, array.shape, values, largest)
     if (

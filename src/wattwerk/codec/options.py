@@ -50,7 +50,7 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     unary_length: int = 0
     codebook: Literal["off", "on", "auto"] = "off"
     rate_weight: float = 0.0
-    search_limit: int = 1 << 14
+    search_limit: int = 1 << 13
     non_finite: Literal["refuse", "raw"] = "refuse"
     threads: int = 0
     node_ids: bool = True
