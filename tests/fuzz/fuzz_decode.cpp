@@ -1,7 +1,7 @@
 // Any payload under any arguments: every instruction set gives the same levels or the same fault.
 //
-// Bytes: number of tensors, bits without a model before each; for each tensor its arguments, entry points and sides;
-// what is left is the payload.
+// Bytes: number of tensors, bits without a model before each and whether values are wanted; for each tensor its arguments,
+// entry points and sides; what is left is the payload.
 #include "common.h"
 
 namespace fuzz {
@@ -84,17 +84,19 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     using namespace fuzz;
     Input in(data, size);
     std::vector<Tensor> tensors(1 + in.byte() % 3);
-    const std::uint32_t bypass_bits = in.byte() % 33;
+    const std::uint32_t mode = in.byte(), bypass_bits = mode % 33;
+    const bool as_values = mode >= 198;
     for (Tensor& tensor : tensors) {
         read_spec(in, tensor, kMostValues);
         if (tensor.spec.unary == 0) tensor.spec.unary = kMaxUnary;
+        if (as_values) tensor.spec.step = 0.03125f;
         read_points(in, tensor);
         read_sides(in, tensor);
     }
     auto payload = exactly<std::uint8_t>(in.left());
     if (in.left() > 0) std::memcpy(payload.data(), in.rest(), in.left());
     const Outcome first = decode(*kernels()[0], tensors, bypass_bits, payload);
-    check_levels(first, tensors);
+    if (!as_values) check_levels(first, tensors);
     digest.add(&first.fault, 1);
     digest.add(first.levels.data(), first.levels.size());
     digest.add(first.sets.data(), first.sets.size());
