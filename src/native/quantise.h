@@ -25,6 +25,10 @@ constexpr std::uint64_t kPiece = 8192;     // values that are quantised and code
 constexpr std::uint64_t kLookAhead = 128;  // values seen beyond a piece
 constexpr float kLevelLimit = 2147483392.0f;  // the largest float below 2^31, less room for the trellis
 constexpr float kUnit = 1024.0f;
+constexpr int kLargestMetric = 4600;  // of one step; four of them without rates
+// Every state is reached from every other one in three steps: no path that begins elsewhere is cheaper than this. With what
+// four steps add it still fits into 16 bits.
+constexpr int kElsewhere = 3 * kLargestMetric + 1;
 
 struct Trellis {
     // state after a step <- state before it, by which of the two branches was taken
@@ -38,7 +42,7 @@ struct Trellis {
     std::uint8_t* residues;
 
     void only(int state) {
-        for (int index = 0; index < 8; ++index) costs[index] = index == state ? 0 : 12000;
+        for (int index = 0; index < 8; ++index) costs[index] = static_cast<std::int16_t>(index == state ? 0 : kElsewhere);
     }
 
     static void measure(const float* values, float inverse, std::uint64_t count, std::uint64_t* out);
@@ -97,7 +101,7 @@ inline void Trellis::advance(std::uint64_t count) {
         cost = _mm_min_epi16(cost0, cost1);
         const __m128i second = _mm_cmpgt_epi16(cost0, cost1);
         decisions[index] = static_cast<std::uint8_t>(_mm_movemask_epi8(_mm_packs_epi16(second, second)));
-        // a step adds at most four units, and states differ by at most twelve: this often, nothing overflows
+        // states differ by three steps at most, and four more are added: this often, nothing overflows
         if ((index & 3) == 3) cost = _mm_sub_epi16(cost, _mm_shuffle_epi8(cost, first));
     }
     _mm_store_si128(reinterpret_cast<__m128i*>(costs), cost);
@@ -270,7 +274,7 @@ inline void measure_with_rate(const float* values, float inverse, std::uint64_t 
         std::uint64_t packed = 0;
         for (int residue = 0; residue < 4; ++residue) {
             const float relative = costs[residue] - least + 0.5f;
-            packed |= static_cast<std::uint64_t>(relative < 4600.0f ? relative : 4600.0f) << (16 * residue);
+            packed |= static_cast<std::uint64_t>(relative < float{kLargestMetric} ? relative : float{kLargestMetric}) << (16 * residue);
         }
         out[index] = packed;
     }
