@@ -11,8 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote
+
+from wattwerk.config import to_struct
+from wattwerk.meters.base import Meter
+
+M = TypeVar("M", bound=Meter)
 
 
 class Device:
@@ -134,6 +139,16 @@ def _digest_fits(credentials: tuple[str, str], given: str, method: str) -> bool:
 def query_of(request: Any) -> dict[str, str]:
     """Return the parameters of a request."""
     return {key: unquote(values[0]) for key, values in parse_qs(request.path.partition("?")[2]).items()}
+
+
+def open_meter(kind: type[M], device: Device, **options: Any) -> M:
+    """Return a meter of the device."""
+    return kind(to_struct(kind.config, {"url": device.url} | options, f"meters.{kind.name}"))
+
+
+def named(meter: Meter) -> dict[str, float]:
+    """Read, and return the values by name."""
+    return dict(zip((channel.name for channel in meter.channels), meter.read(), strict=True))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wattwerk.errors import ConfigError
-from wattwerk.meters.mapped import MappedChannel, Quantity, load_preset, number, secret
+from wattwerk.meters.mapped import MappedChannel, Quantity, number, secret
+from wattwerk.meters.presets import load_preset
 from wattwerk.records import Scope
 
 SECOND = 10**9

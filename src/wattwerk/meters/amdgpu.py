@@ -1,7 +1,9 @@
 """AMD GPUs through AMD SMI: energy accumulator, power, temperature. Reads only, changes no setting.
 
 Source: AMD, AMD SMI documentation, Python API (amdsmi_get_energy_count, amdsmi_get_power_info, amdsmi_get_temp_metric)
-and its changelog for ROCm 5.7 to 7.
+and its changelog for ROCm 5.7 to 7. Fields and units of ``amdsmi_power_info_t`` are those of
+https://rocm.docs.amd.com/projects/amdsmi/en/docs-7.1.1/doxygen/docBin/html/structamdsmi__power__info__t.html and of the
+same page for 5.7.1, 6.2.1 and 6.4.1.
 """
 
 from __future__ import annotations

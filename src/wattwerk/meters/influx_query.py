@@ -7,44 +7,19 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
 from wattwerk.errors import ConfigError
-from wattwerk.meters.http import Answer, CountedOn, HttpConfig, HttpError, HttpMeter, dig
-from wattwerk.meters.mapped import MappedChannel, Quantity, check_channels, check_positive, probe_section, secret
-from wattwerk.registry import Probe
+from wattwerk.meters.http import HttpConfig, dig
+from wattwerk.meters.http_client import Answer, HttpError
+from wattwerk.meters.mapped import Quantity, number
+from wattwerk.meters.query import FoundPoint, QueryChannel, QueryMeter
 
 _WHERE: Final = "meters.influx-query"
-
-
-class StaleError(ValueError):
-    """What was found is too old, or from the future."""
-
-
-class QueryChannel(MappedChannel, frozen=True, kw_only=True):
-    """The number that a query finds.
-
-    Attributes:
-        query: What to ask; it has to find one series.
-        stale_s: A value older than this is NaN, in seconds; so is one that lies this far in the future.
-
-    Raises:
-        ConfigError: As for ``MappedChannel``; the query is empty, or stale_s is no time.
-    """
-
-    query: str
-    stale_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.query.strip():
-            raise ConfigError(f"channel {self.name}: the query is empty", "write what to ask")
-        check_positive(self, f"channel {self.name}", "stale_s")
 
 
 class InfluxChannel(QueryChannel, frozen=True, kw_only=True):
@@ -77,40 +52,7 @@ class InfluxQueryConfig(HttpConfig, frozen=True, kw_only=True):
     token_env: str = ""
 
 
-class FoundPoint(msgspec.Struct, frozen=True):
-    """What a query found.
-
-    Attributes:
-        raw: The number.
-        time_s: When it was taken, in seconds since 1970.
-    """
-
-    raw: object
-    time_s: float
-
-
-class Known:
-    """One channel and the newest point of it."""
-
-    def __init__(self, spec: QueryChannel) -> None:
-        self.spec = spec
-        self.quantity = CountedOn(spec, spec.stale_s) if spec.channel().form == "counter" else Quantity(spec)
-        self._told_s = float("-inf")
-
-    def raw(self, point: FoundPoint) -> object:
-        """Return a point's number; StaleError where it is too old, NaN where a counter's point was told before."""
-        age_s = time.time() - point.time_s
-        if abs(age_s) > self.spec.stale_s:
-            when = "old" if age_s > 0 else "in the future: compare the clocks"
-            return StaleError(f"the newest value is {abs(age_s):.0f} s {when}")
-        if self.quantity.channel.form == "counter":  # told again, it would say that nothing was used since
-            if point.time_s <= self._told_s:
-                return math.nan
-            self._told_s = point.time_s
-        return point.raw
-
-
-class InfluxQueryMeter(HttpMeter):
+class InfluxQueryMeter(QueryMeter):
     """Ask InfluxDB for values.
 
     Channels: those of the configuration. A point carries the time at which it was written, and is NaN once it is older
@@ -120,38 +62,15 @@ class InfluxQueryMeter(HttpMeter):
 
     name: ClassVar[str] = "influx-query"
     config: ClassVar[type[msgspec.Struct]] = InfluxQueryConfig
-
-    @classmethod
-    def probe(cls) -> Probe:
-        """Tell whether the configured server answers; without a section ``[meters.influx-query]`` there is none."""
-        return probe_section(cls)
+    scheme: ClassVar[str] = "Token"
 
     def _open(self, config: InfluxQueryConfig) -> list[Quantity]:
-        check_channels(config.channels, _WHERE)
         needed = "database" if config.version == 1 else "org"
         if not getattr(config, needed):
             raise ConfigError(f"{_WHERE}: version {config.version} needs {needed}", f"add {needed}")
-        if token := secret(config.token, config.token_env, f"{_WHERE}: token"):
-            self._http.set_header("Authorization", f"Token {token}")
-        if password := secret(config.password, config.password_env, f"{_WHERE}: password"):
-            self._http.authenticate("basic", config.user, password)
-        self._config = config
-        self._known = [Known(spec) for spec in config.channels]
-        for spec in config.channels:
-            self._http.begin()
-            try:
-                self._find(spec)
-            except ValueError as error:
-                raise HttpError(f"channel {spec.name}: {error}", "correct its query and field") from error
-        return [known.quantity for known in self._known]
+        return super()._open(config)
 
     def _find(self, spec: InfluxChannel) -> FoundPoint:
-        """Ask for one channel.
-
-        Raises:
-            HttpError: The server does not answer, or refuses the query.
-            ValueError: The query finds nothing, or several series.
-        """
         if self._config.version == 1:
             params = {"db": self._config.database, "q": spec.query, "epoch": "ns"}
             return parse_influxql(self._http.request("GET", "/query", params=params), spec.field)
@@ -163,15 +82,6 @@ class InfluxQueryMeter(HttpMeter):
             headers={"Accept": "application/csv"},
         )
         return parse_flux(answer, spec.field or "_value")
-
-    def _fetch(self) -> list[object]:
-        return [self._raw(known, spec) for known, spec in zip(self._known, self._config.channels, strict=True)]
-
-    def _raw(self, known: Known, spec: InfluxChannel) -> object:
-        try:
-            return known.raw(self._find(spec))
-        except ValueError as error:
-            return error
 
 
 def parse_influxql(answer: Answer, field: str) -> FoundPoint:
@@ -186,15 +96,16 @@ def parse_influxql(answer: Answer, field: str) -> FoundPoint:
     if refusal:
         raise HttpError(f"{answer.place} refuses the query ({str(refusal)[:120]})", "correct query and database")
     series = dig(told, "results", 0, "series") or []
-    table: Any = _single(series if isinstance(series, list) else [])
+    table = _single(series if isinstance(series, list) else [])
     columns, rows = dig(table, "columns"), dig(table, "values")
     if not isinstance(columns, list) or not isinstance(rows, list) or not rows or len(columns) < 2:
         raise ValueError("the answer has no rows")
     field = field or str(columns[1])
     if field not in columns or "time" not in columns:
         raise ValueError(f"the answer has no column {field!r}, but {', '.join(map(str, columns))}")
-    newest = max(rows, key=lambda row: float(row[columns.index("time")]))
-    return FoundPoint(newest[columns.index(field)], newest[columns.index("time")] / 1e9)
+    places = columns.index(field), columns.index("time")
+    points = [FoundPoint(dig(row, places[0]), number(dig(row, places[1])) / 1e9) for row in rows]
+    return max(points, key=lambda point: point.time_s)
 
 
 def parse_flux(answer: Answer, field: str) -> FoundPoint:
@@ -206,7 +117,7 @@ def parse_flux(answer: Answer, field: str) -> FoundPoint:
     """
     points: dict[tuple[str, str], FoundPoint] = {}
     header: list[str] = []
-    for row in csv.reader(io.StringIO(answer.body.decode("utf-8", "replace"))):
+    for row in _rows(answer):
         if not any(row):
             header = []
         elif row[0].startswith("#"):
@@ -219,13 +130,25 @@ def parse_flux(answer: Answer, field: str) -> FoundPoint:
             cells = dict(zip(header, row, strict=False))
             if "error" in cells:
                 raise HttpError(f"{answer.place} refuses the query ({cells['error'][:120]})", "correct the query")
-            point = FoundPoint(cells[field], _seconds(cells["_time"]))
+            point = FoundPoint(cells.get(field), _seconds(cells.get("_time", "")))
             table = cells.get("result", ""), cells.get("table", "")
             if table not in points or point.time_s >= points[table].time_s:
                 points[table] = point
     found = _single(list(points.values()))
     assert isinstance(found, FoundPoint)
     return found
+
+
+def _rows(answer: Answer) -> Iterator[list[str]]:
+    """Yield the rows of CSV.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        yield from csv.reader(io.StringIO(answer.body.decode("utf-8", "replace")))
+    except csv.Error as error:
+        raise ValueError(f"the answer is no CSV ({error})") from error
 
 
 def _seconds(text: str) -> float:

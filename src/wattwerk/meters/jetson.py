@@ -1,7 +1,11 @@
 """Rails of NVIDIA Jetson modules, measured by the INA3221 on the module and read from sysfs.
 
-Source: NVIDIA, Jetson Linux Developer Guide, Platform Power and Performance (tables of the INA3221's rails); Linux
-kernel documentation, hwmon/ina3221.rst.
+The newer layout, hwmon, came with JetPack 5; JetPack 4 has iio.
+
+Source: NVIDIA, Jetson Linux Developer Guide, Platform Power and Performance (tables of the INA3221's rails):
+https://docs.nvidia.com/jetson/archives/r36.3/DeveloperGuide/SD/PlatformPowerAndPerformance/JetsonOrinNanoSeriesJetsonOrinNxSeriesAndJetsonAgxOrinSeries.html
+Linux kernel documentation (https://kernel.org/doc/Documentation/hwmon/ina3221.rst). Totals and both layouts agree with
+jetson_stats (https://github.com/rbonghi/jetson_stats/blob/master/jtop/core/power.py).
 """
 
 from __future__ import annotations

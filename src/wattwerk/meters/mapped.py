@@ -12,25 +12,24 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
 
 import msgspec
 
-from wattwerk.config import read_toml, to_struct, user_section
+from wattwerk.config import to_struct, user_section
 from wattwerk.errors import ConfigError, UnavailableError, WattwerkError
 from wattwerk.meters.base import Channel, Meter
 from wattwerk.records import Scope
-from wattwerk.registry import Probe, suggestion
+from wattwerk.registry import Probe
 from wattwerk.units import UNITS, unit_of
 
 #: Units of a channel beside those of the figures.
 _MORE_UNITS: Final = ("volts", "amperes")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_MOST_COUNTED: Final = 2.0**53  # beyond it, a float does not count in ones
 _ABSOLUTE_ZERO_CELSIUS: Final = -273.15
-_DATA: Final = Path(__file__).parent / "data"
 _INSTALL: Final = 'pip install "wattwerk[meters]"'
 
 
@@ -267,12 +266,12 @@ class Quantity:
 
     def _gauge(self, raw: float) -> float:
         value = raw * self.spec.factor
-        if not self.spec.lowest() <= value <= self.spec.maximum:
+        if not (math.isfinite(value) and self.spec.lowest() <= value <= self.spec.maximum):
             raise ValueError(f"{value:g} is beyond what can be")
         return value
 
     def _count(self, raw: float, time_ns: int) -> float:
-        if raw < 0 or (self.spec.wraps_at is not None and raw >= self.spec.wraps_at):
+        if not 0 <= raw < (self.spec.wraps_at or _MOST_COUNTED):
             raise ValueError(f"{raw:g} is beyond the counter's range")
         if self._good is None:
             self._total_j = raw * self.spec.factor
@@ -297,50 +296,33 @@ class Quantity:
         return delta * self.spec.factor if 0 <= delta * self.spec.factor <= allowed_j else None
 
 
-class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The channels of a known device, as one of the files in ``data`` tells them.
+class MappedMeter(Meter):
+    """A meter whose channels are mapped to numbers of a device: what its class says, its configuration has to tell.
 
     Attributes:
-        source: Where the maker published them.
-        channels: Tables of channels, names without their prefix.
-        outlet_channels: Tables that stand for each wanted outlet, whose number replaces ``{outlet}``.
+        interval_s: How far apart reads make sense, as configured.
+        latency_s: How far the values lag behind, as configured.
     """
 
-    source: str
-    channels: list[dict[str, Any]]
-    outlet_channels: list[dict[str, Any]] = []
+    interval_s = 1.0
+    _quantities: Sequence[Quantity] = ()
 
-    def tables(self, prefix: str, outlets: Sequence[int] = ()) -> list[dict[str, Any]]:
-        """Return the tables of all channels, their names beginning with a prefix."""
-        each = [_fill(table, outlet) for outlet in outlets for table in self.outlet_channels]
-        return [table | {"name": f"{prefix}_{table['name']}"} for table in [*self.channels, *each]]
+    @classmethod
+    def probe(cls) -> Probe:
+        """Tell whether the configured device answers; without a section in the configuration there is none."""
+        return probe_section(cls)
 
+    def _paced(self, config: Any) -> None:
+        self.interval_s, self.latency_s = config.interval_s, config.latency_s
 
-def _fill(table: dict[str, Any], outlet: int) -> dict[str, Any]:
-    number_of = {key: value.replace("{outlet}", str(outlet)) for key, value in table.items() if isinstance(value, str)}
-    return table | number_of
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels, in the order of ``read``."""
+        return tuple(quantity.channel for quantity in self._quantities)
 
-
-def preset_names(kind: str) -> list[str]:
-    """Return the names of the presets that are shipped for a kind of meter, such as ``modbus``."""
-    return sorted(path.stem for path in (_DATA / kind).glob("*.toml"))
-
-
-def load_preset(kind: str, name: str) -> Preset:
-    """Read one of the presets that are shipped.
-
-    Raises:
-        ConfigError: There is none of this name.
-    """
-    known = preset_names(kind)
-    if name not in known:
-        raise ConfigError(f"meters.{kind}: there is no preset {name!r}", suggestion(name, known))
-    return to_struct(Preset, read_toml(_DATA / kind / f"{name}.toml"), f"preset {name}")
-
-
-def described_faults(quantities: Sequence[Quantity]) -> list[str]:
-    """Return what went wrong in all channels, in words."""
-    return [text for quantity in quantities if (text := quantity.described_fault())]
+    def faults(self) -> list[str]:
+        """Return what was wrong with values so far, in words."""
+        return [text for quantity in self._quantities if (text := quantity.described_fault())]
 
 
 def probe_section(meter: type[Meter]) -> Probe:

@@ -12,20 +12,9 @@ from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
-from wattwerk.config import to_struct
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
-from wattwerk.meters.base import Channel, Meter
-from wattwerk.meters.mapped import (
-    MappedChannel,
-    Quantity,
-    check_channels,
-    check_peer,
-    described_faults,
-    load_library,
-    load_preset,
-    probe_section,
-)
-from wattwerk.registry import Probe
+from wattwerk.meters.mapped import MappedChannel, MappedMeter, Quantity, check_channels, check_peer, load_library
+from wattwerk.meters.presets import preset_channels
 
 _WHERE: Final = "meters.modbus"
 _MOST_REGISTERS: Final = 125  # of one request, by the specification
@@ -179,10 +168,9 @@ class _Line:
         # without a handler of its own, its complaints about a meter that is gone would go to the terminal
         logging.getLogger("pymodbus.logging").addHandler(logging.NullHandler())
         framer = self._pymodbus.FramerType.SOCKET if config.framer == "tcp" else self._pymodbus.FramerType.RTU
-        # a first request connects and waits for its answer, half of the time for each
-        self._limit_s = config.timeout_s / 2
+        self._timeout_s = config.timeout_s
         self._client = client.ModbusTcpClient(
-            config.host, port=config.port, framer=framer, timeout=self._limit_s, retries=0
+            config.host, port=config.port, framer=framer, timeout=config.timeout_s, retries=0
         )
         self._device_id = config.device_id
 
@@ -192,12 +180,15 @@ class _Line:
         Raises:
             OSError: The meter does not answer in time.
         """
-        end = time.monotonic() + self._limit_s
+        end_s = time.monotonic() + self._timeout_s
         found: list[list[int] | _RefusedError] = []
         for block in blocks:
-            if found and time.monotonic() > end:
+            left_s = end_s - time.monotonic()
+            if found and left_s < self._timeout_s / 10:
                 self.close()
                 raise TimeoutError(f"{len(blocks) - len(found)} of {len(blocks)} requests left when time was up")
+            # connecting may take its limit once, an answer twice: a byte that comes at its end starts another wait
+            self._client.comm_params.timeout_connect = left_s / (2 if self._client.connected else 3)
             found.append(self._request(block))
         return found
 
@@ -211,6 +202,9 @@ class _Line:
         except OSError:
             self.close()
             raise
+        except Exception as error:  # whatever its decoder stumbles over
+            self.close()
+            raise OSError(f"an answer that is none ({type(error).__name__}: {error})") from error
         if answer.isError():
             code = answer.exception_code
             return _RefusedError(f"exception {code}, {_EXCEPTIONS.get(code, 'of the maker')}")
@@ -229,8 +223,7 @@ class _Line:
 
 
 def _specs(config: ModbusConfig) -> list[ModbusChannel]:
-    tables = load_preset("modbus", config.preset).tables(config.prefix) if config.preset else []
-    preset = [to_struct(ModbusChannel, table, f"preset {config.preset}") for table in tables]
+    preset = preset_channels("modbus", config.preset, ModbusChannel, config.prefix)
     return [spec.complete() for spec in [*preset, *config.channels]]
 
 
@@ -242,26 +235,15 @@ def _check(config: ModbusConfig) -> None:
         raise ConfigError(f"{_WHERE}: gap = {config.gap} is not possible", "use 0 or more")
 
 
-class ModbusMeter(Meter):
+class ModbusMeter(MappedMeter):
     """Read a meter's registers, neighbours with one request.
 
     Channels: those of the preset, such as ``meter0_power_w`` and ``meter0_energy_j``, and those of the configuration.
-    Counters go on from where the meter stands.
-
-    Attributes:
-        interval_s: How far apart reads make sense, as configured; by default a second:
-            meters compute their values about that often.
-        latency_s: How far the values lag behind, as configured.
+    Counters go on from where the meter stands. Meters compute their values about once a second.
     """
 
     name: ClassVar[str] = "modbus"
     config: ClassVar[type[msgspec.Struct]] = ModbusConfig
-    interval_s = 1.0
-
-    @classmethod
-    def probe(cls) -> Probe:
-        """Tell whether the configured meter answers; without a section ``[meters.modbus]`` there is none."""
-        return probe_section(cls)
 
     def __init__(self, config: msgspec.Struct) -> None:
         """Ask the meter for every channel.
@@ -274,11 +256,12 @@ class ModbusMeter(Meter):
         _check(config)
         specs = _specs(config)
         check_channels(specs, _WHERE)
-        self.interval_s, self.latency_s = config.interval_s, config.latency_s
+        self._paced(config)
         self._address = f"{config.host}:{config.port}, device {config.device_id}"
         self._gap = config.gap
         self._blocks = blocks_of(specs, config.gap)
-        self._quantities = [(spec, Quantity(spec)) for spec in specs]
+        self._specs = specs
+        self._quantities = [Quantity(spec) for spec in specs]
         self._line = _Line(config)
         try:
             self._open()
@@ -296,17 +279,12 @@ class ModbusMeter(Meter):
             ) from error
         for block, registers in zip(self._blocks, found, strict=True):
             if isinstance(registers, _RefusedError):
-                names = ", ".join(spec.name for spec, _ in self._quantities if block.holds(spec))
+                names = ", ".join(spec.name for spec in self._specs if block.holds(spec))
                 raise UnavailableError(
                     f"Modbus: {self._address} refuses {block.function} registers {block.address} to {block.end - 1} "
                     f"of {names} ({registers})",
                     "check address, function and device_id" + (", or set gap to 0" if self._gap else ""),
                 )
-
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """The channels, in the order of ``read``."""
-        return tuple(quantity.channel for _, quantity in self._quantities)
 
     def read(self) -> list[float]:
         """Return one value for each channel, in SI units; NaN where it was refused, or is beyond its limits.
@@ -324,7 +302,10 @@ class ModbusMeter(Meter):
         if len(refused) == len(found):
             raise MeasurementError(f"Modbus: {self._address} refuses ({refused[0]})", "see what it shows")
         now_ns = time.perf_counter_ns()
-        return [self._value(spec, quantity, found, now_ns) for spec, quantity in self._quantities]
+        return [
+            self._value(spec, quantity, found, now_ns)
+            for spec, quantity in zip(self._specs, self._quantities, strict=True)
+        ]
 
     def _value(
         self, spec: ModbusChannel, quantity: Quantity, found: list[list[int] | _RefusedError], now_ns: int
@@ -335,10 +316,6 @@ class ModbusMeter(Meter):
             return quantity.fault(str(registers))
         offset = spec.address - self._blocks[place].address
         return quantity.value(self._line.decode(registers[offset : offset + spec.count], spec), now_ns)
-
-    def faults(self) -> list[str]:
-        """Return what was wrong with values so far, in words."""
-        return described_faults([quantity for _, quantity in self._quantities])
 
     def close(self) -> None:
         """Close the connection."""

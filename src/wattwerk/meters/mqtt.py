@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
+import ssl
 import threading
 import time
 from typing import Any, ClassVar, Final
@@ -16,22 +17,20 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from wattwerk.errors import ConfigError, UnavailableError
-from wattwerk.meters.base import Channel, Meter
 from wattwerk.meters.mapped import (
     MappedChannel,
+    MappedMeter,
     Quantity,
     check_channels,
     check_peer,
     check_positive,
-    described_faults,
     load_library,
-    probe_section,
     secret,
 )
-from wattwerk.registry import Probe
 
 _STEP: Final = re.compile(r'\[(\d+)\]|\["([^"]+)"\]|(\.?)([^.\[\]"]+)')
 _RECONNECT_S: Final = (1, 10)
+_MOST_BYTES: Final = 1_000_000
 
 
 class MqttChannel(MappedChannel, frozen=True, kw_only=True):
@@ -125,6 +124,8 @@ def pick(payload: bytes, steps: list[str | int]) -> object:
     Raises:
         ValueError: The message is no JSON, or has nothing there.
     """
+    if len(payload) > _MOST_BYTES:
+        raise ValueError(f"the message has {len(payload)} bytes")
     if not steps:
         return payload.decode("utf-8")
     try:
@@ -137,6 +138,17 @@ def pick(payload: bytes, steps: list[str | int]) -> object:
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"the message has no {step!r}") from error
     return found
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """A socket that is closed where its handshake fails; paho-mqtt would leave it open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 class _Held:
@@ -175,27 +187,19 @@ class _Held:
         return value if now_ns - since_ns <= self.spec.stale_s * 1e9 else math.nan
 
 
-class MqttMeter(Meter):
+class MqttMeter(MappedMeter):
     """Listen to topics of an MQTT broker.
 
     Channels: those of the configuration. A gauge's value is that of the newest message until ``stale_s`` has passed;
     a counter's value is given by the first read after its message only. While the broker is gone, and until the first
     message after it came back, there is none. Messages carry no time: a value counts from its arrival.
 
-    Attributes:
-        interval_s: How far apart reads make sense, as configured. A read takes no time, and the time of a counter is
-            known to that alone.
-        latency_s: How far the values lag behind, as configured.
+    A read takes no time, and the time of a counter is known to that alone.
     """
 
     name: ClassVar[str] = "mqtt"
     config: ClassVar[type[msgspec.Struct]] = MqttConfig
     interval_s = 0.2
-
-    @classmethod
-    def probe(cls) -> Probe:
-        """Tell whether the configured broker lets us in; without a section ``[meters.mqtt]`` there is none."""
-        return probe_section(cls)
 
     def __init__(self, config: msgspec.Struct) -> None:
         """Connect to the broker and subscribe.
@@ -208,9 +212,10 @@ class MqttMeter(Meter):
         check_channels(config.channels, "meters.mqtt")
         check_peer(config, "meters.mqtt")
         check_positive(config, "meters.mqtt", "keepalive_s")
-        self.interval_s, self.latency_s = config.interval_s, config.latency_s
+        self._paced(config)
         self.disconnects = 0
         self._held = [_Held(spec) for spec in config.channels]
+        self._quantities = [held.quantity for held in self._held]
         self._address = f"{config.host}:{config.port or (8883 if config.tls else 1883)}"
         self._refusal = ""
         self._settled = threading.Event()
@@ -242,7 +247,11 @@ class MqttMeter(Meter):
     @staticmethod
     def _secure(client: Any, config: MqttConfig) -> None:
         try:
-            client.tls_set(config.ca_file or None, config.certificate_file or None, config.key_file or None)
+            context = ssl.create_default_context(cafile=config.ca_file or None)
+            context.sslsocket_class = _TlsSocket
+            if config.certificate_file:
+                context.load_cert_chain(config.certificate_file, config.key_file or None)
+            client.tls_set_context(context)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"meters.mqtt: the certificates cannot be used ({error})",
@@ -295,11 +304,6 @@ class MqttMeter(Meter):
             if held.spec.topic == message.topic:
                 held.take(message.payload, message.retain)
 
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """The channels, in the order of ``read``."""
-        return tuple(held.quantity.channel for held in self._held)
-
     def read(self) -> list[float]:
         """Return the newest value of each channel in SI units, at once; NaN where it is stale or there is none."""
         now_ns = time.perf_counter_ns()
@@ -309,10 +313,15 @@ class MqttMeter(Meter):
         """Return what went wrong so far, in words: lost connections, messages that could not be used."""
         lost = [f"the connection to {self._address} was lost {self.disconnects} times"] if self.disconnects else []
         refused = [f"the broker refuses ({self._refusal})"] if self._refusal else []
-        return lost + refused + described_faults([held.quantity for held in self._held])
+        return lost + refused + super().faults()
 
     def close(self) -> None:
         """Leave the broker."""
         self._connected = False  # a wanted end is no lost connection
         self._client.disconnect()
         self._client.loop_stop()
+        if left := self._client.socket():  # of a connection that was being made anew
+            left.close()
+        # paho-mqtt closes the sockets of its own loop when it is deleted: nothing may hold it in a circle until then
+        for event in ("on_connect", "on_disconnect", "on_subscribe", "on_message"):
+            setattr(self._client, event, None)

@@ -5,16 +5,14 @@ Source: Prometheus documentation, HTTP API (instant queries), Querying basics (s
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import msgspec
 
-from wattwerk.meters.http import HttpConfig, HttpError, HttpMeter, dig
-from wattwerk.meters.influx_query import FoundPoint, Known, QueryChannel
-from wattwerk.meters.mapped import Quantity, check_channels, number, probe_section, secret
-from wattwerk.registry import Probe
-
-_WHERE: Final = "meters.prometheus-query"
+from wattwerk.meters.http import HttpConfig, dig
+from wattwerk.meters.http_client import HttpError
+from wattwerk.meters.mapped import number
+from wattwerk.meters.query import FoundPoint, QueryChannel, QueryMeter
 
 
 class PrometheusChannel(QueryChannel, frozen=True, kw_only=True):
@@ -42,7 +40,7 @@ class PrometheusQueryConfig(HttpConfig, frozen=True, kw_only=True):
     token_env: str = ""
 
 
-class PrometheusQueryMeter(HttpMeter):
+class PrometheusQueryMeter(QueryMeter):
     """Ask Prometheus, or what speaks its API, for values.
 
     Channels: those of the configuration. Prometheus gives a value for five minutes after the scrape; here it is NaN
@@ -52,27 +50,6 @@ class PrometheusQueryMeter(HttpMeter):
 
     name: ClassVar[str] = "prometheus-query"
     config: ClassVar[type[msgspec.Struct]] = PrometheusQueryConfig
-
-    @classmethod
-    def probe(cls) -> Probe:
-        """Tell whether the configured server answers; without a section ``[meters.prometheus-query]`` there is none."""
-        return probe_section(cls)
-
-    def _open(self, config: PrometheusQueryConfig) -> list[Quantity]:
-        check_channels(config.channels, _WHERE)
-        if token := secret(config.token, config.token_env, f"{_WHERE}: token"):
-            self._http.set_header("Authorization", f"Bearer {token}")
-        if password := secret(config.password, config.password_env, f"{_WHERE}: password"):
-            self._http.authenticate("basic", config.user, password)
-        self._specs = config.channels
-        self._known = [Known(spec) for spec in config.channels]
-        for spec in config.channels:
-            self._http.begin()
-            try:
-                self._find(spec)
-            except ValueError as error:
-                raise HttpError(f"channel {spec.name}: {error}", "correct its query") from error
-        return [known.quantity for known in self._known]
 
     def _find(self, spec: PrometheusChannel) -> FoundPoint:
         raw, asked_s = self._ask(spec.query)
@@ -97,12 +74,3 @@ class PrometheusQueryMeter(HttpMeter):
             found = f"{len(result)} series" if kind == "vector" else f"a {kind}"
             raise ValueError(f"the query {query!r} finds {found}, not one")
         return dig(result, 0, "value", 1), dig(result, 0, "value", 0)
-
-    def _fetch(self) -> list[object]:
-        return [self._raw(known, spec) for known, spec in zip(self._known, self._specs, strict=True)]
-
-    def _raw(self, known: Known, spec: PrometheusChannel) -> object:
-        try:
-            return known.raw(self._find(spec))
-        except ValueError as error:
-            return error

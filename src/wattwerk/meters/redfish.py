@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from wattwerk.errors import UnavailableError
-from wattwerk.meters.http import CountedOn, DeviceConfig, HttpError, HttpMeter, dig
-from wattwerk.meters.mapped import Quantity, probe_section, secret
+from wattwerk.meters.http import CountedOn, DeviceConfig, HttpMeter, dig
+from wattwerk.meters.http_client import HttpError
+from wattwerk.meters.mapped import Quantity, secret
 from wattwerk.records import Scope
-from wattwerk.registry import Probe
 
 _ROOT: Final = "/redfish/v1"
 #: What a sensor counts or measures in -> the SI units in one of it
@@ -60,11 +60,6 @@ class RedfishMeter(HttpMeter):
     name: ClassVar[str] = "redfish"
     config: ClassVar[type[msgspec.Struct]] = RedfishConfig
     interval_s = 2.0
-
-    @classmethod
-    def probe(cls) -> Probe:
-        """Tell whether the configured controller answers; without a section ``[meters.redfish]`` there is none."""
-        return probe_section(cls)
 
     def _open(self, config: RedfishConfig) -> list[Quantity]:
         self._http.set_header("OData-Version", "4.0")

@@ -1,7 +1,8 @@
 """Power and energy of Shelly plugs, relays and clamp meters, read over HTTP.
 
 Source: Shelly, Gen1 Device API (/shelly, /status, Meters); Gen2+ Device API (Shelly.GetStatus, Switch, PM1, Cover,
-Light, EM, EMData, EM1, EM1Data; Authentication).
+Light, EM, EMData, EM1, EM1Data; Authentication): https://shelly-api-docs.shelly.cloud/gen2/ComponentsAndServices/EM and
+its neighbours.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from wattwerk.errors import UnavailableError
-from wattwerk.meters.http import CountedOn, DeviceConfig, HttpError, HttpMeter, dig
-from wattwerk.meters.mapped import MappedChannel, Quantity, probe_section, secret
-from wattwerk.registry import Probe
+from wattwerk.meters.http import CountedOn, DeviceConfig, HttpMeter, dig
+from wattwerk.meters.http_client import HttpError
+from wattwerk.meters.mapped import MappedChannel, Quantity, secret
 from wattwerk.units import J_PER_WH
 
 _J_PER_WATT_MINUTE: Final = 60.0
@@ -65,11 +66,6 @@ class ShellyMeter(HttpMeter):
     name: ClassVar[str] = "shelly"
     config: ClassVar[type[msgspec.Struct]] = ShellyConfig
 
-    @classmethod
-    def probe(cls) -> Probe:
-        """Tell whether the configured device answers; without a section ``[meters.shelly]`` there is none."""
-        return probe_section(cls)
-
     def _open(self, config: ShellyConfig) -> list[Quantity]:
         told = self._http.get("/shelly")
         if not isinstance(told, dict) or "mac" not in told:
@@ -116,7 +112,7 @@ class ShellyMeter(HttpMeter):
             self._note(config.energy(f"{prefix}_energy_j", factor, step), places["energy"])
         for unit in ("volts", "amperes"):
             if unit in places:
-                self._note(MappedChannel(name=f"{prefix}_{unit}"), places[unit])
+                self._note(config.other(f"{prefix}_{unit}"), places[unit])
 
     def _note(self, spec: MappedChannel, place: _Place) -> None:
         self._found.append(CountedOn(spec, _RENEWED_S) if spec.name.endswith("_j") else Quantity(spec))
@@ -146,7 +142,9 @@ def _first_generation(status: object) -> dict[str, dict[str, Any]]:
         for number, entry in enumerate(entries if isinstance(entries, list) else []):
             keys = {"power": "power", "total": "energy", "voltage": "volts", "current": "amperes"}
             places: dict[str, Any] = {
-                word: _Place("/status", (f"{kind}s", number, key)) for key, word in keys.items() if key in entry
+                word: _Place("/status", (f"{kind}s", number, key))
+                for key, word in keys.items()
+                if isinstance(entry, dict) and key in entry
             }
             if "power" in places:
                 found[f"{kind}:{number}"] = places | {"factor": factor, "step": factor if kind == "meter" else None}

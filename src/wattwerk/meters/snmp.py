@@ -14,26 +14,18 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 
-from wattwerk.config import to_struct
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
-from wattwerk.meters.base import Channel, Meter
-from wattwerk.meters.mapped import (
-    Quantity,
-    check_channels,
-    check_peer,
-    described_faults,
-    load_library,
-    load_preset,
-    probe_section,
-)
+from wattwerk.meters.mapped import MappedMeter, Quantity, check_channels, check_peer, load_library
+from wattwerk.meters.presets import preset_channels
 from wattwerk.meters.snmp_config import WHERE, SnmpChannel, SnmpConfig, credentials
-from wattwerk.registry import Probe
 
 T = TypeVar("T")
 
 #: pysnmp reads its own tables when it starts: a tenth of a second, or seconds on a busy machine.
 _PREPARE_S: Final = 5.0
 
+_NUMBERS: Final = ("Integer", "Integer32", "Unsigned32", "Counter32", "Gauge32", "Counter64", "TimeTicks")
+_MOST_DIGITS: Final = 18  # of a number of 64 bits
 _ABSENT: Final = ("NoSuchObject", "NoSuchInstance", "EndOfMibView", "Null")
 
 
@@ -103,11 +95,17 @@ class _Agent:
         self._loop.run(self._prepare(), self._config.timeout_s + _PREPARE_S)
 
     async def _prepare(self) -> None:
-        self._engine = self._snmp.SnmpEngine()
         kind = self._snmp.Udp6TransportTarget if ":" in self._config.host else self._snmp.UdpTransportTarget
         address = (self._config.host, self._config.port)
         # the answer is awaited for timeout_s in all, and asked for once more in between
         self._target = await kind.create(address, timeout=self._config.timeout_s / 2, retries=1)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make an engine that knows target and user; to compute keys takes a while, which is none of the agent's."""
+        self._engine = self._snmp.SnmpEngine()
+        known = load_library("pysnmp.hlapi.v3arch.asyncio.lcd", "SNMP").CommandGeneratorLcdConfigurator()
+        known.configure(self._engine, self._credentials, self._target, self._config.context.encode())
 
     def get(self, oids: Sequence[str]) -> list[Any]:
         """Return the values of objects, asked for in one request.
@@ -135,7 +133,7 @@ class _Agent:
 
     async def _renew(self) -> None:
         self._engine.close_dispatcher()
-        self._engine = self._snmp.SnmpEngine()
+        self._begin()
 
     def _pysnmp_error(self) -> type[Exception]:
         kind: type[Exception] = load_library("pysnmp.error", "SNMP").PySnmpError
@@ -164,7 +162,9 @@ def _raw(value: Any) -> object:
         return f"{kind} at the agent"
     if kind == "Opaque":
         return _opaque(bytes(value))
-    return bytes(value).decode("utf-8", "replace") if kind == "OctetString" else int(value)
+    if kind == "OctetString":
+        return bytes(value).decode("utf-8", "replace")
+    return int(value) if kind in _NUMBERS else f"a value of type {kind}"  # the rest are addresses and names
 
 
 def _opaque(data: bytes) -> object:
@@ -176,34 +176,22 @@ def _opaque(data: bytes) -> object:
 
 def _specs(config: SnmpConfig) -> tuple[list[SnmpChannel], int]:
     """Return all channels, those of the preset first, and the number of the latter."""
-    tables = load_preset("snmp", config.preset).tables(config.prefix, config.outlets) if config.preset else []
-    preset = [to_struct(SnmpChannel, table, f"preset {config.preset}") for table in tables]
+    preset = preset_channels("snmp", config.preset, SnmpChannel, config.prefix, config.outlets)
     if config.outlets and not config.preset:
         raise ConfigError(f"{WHERE}: outlets without a preset", "set preset, or list each outlet in channels")
     return [*preset, *config.channels], len(preset)
 
 
-class SnmpMeter(Meter):
+class SnmpMeter(MappedMeter):
     """Read a device by SNMP: all its values with one request.
 
     Channels: those of the preset that the device has, such as ``pdu0_power_w``, ``pdu0_energy_j`` and
-    ``pdu0_outlet3_power_w``, and those of the configuration. Counters go on from where the
-    device stands.
-
-    Attributes:
-        interval_s: How far apart reads make sense, as configured; by default a second:
-            PDUs compute their values about that often.
-        latency_s: How far the values lag behind, as configured.
+    ``pdu0_outlet3_power_w``, and those of the configuration. Counters go on from where the device stands. PDUs compute
+    their values about once a second.
     """
 
     name: ClassVar[str] = "snmp"
     config: ClassVar[type[msgspec.Struct]] = SnmpConfig
-    interval_s = 1.0
-
-    @classmethod
-    def probe(cls) -> Probe:
-        """Tell whether the configured agent answers; without a section ``[meters.snmp]`` there is none."""
-        return probe_section(cls)
 
     def __init__(self, config: msgspec.Struct) -> None:
         """Ask the agent for every channel.
@@ -216,17 +204,18 @@ class SnmpMeter(Meter):
         check_peer(config, WHERE)
         specs, optional = _specs(config)
         check_channels(specs, WHERE)
-        self.interval_s, self.latency_s = config.interval_s, config.latency_s
+        self._paced(config)
         self._address = f"{config.host}:{config.port}"
         self._version = config.version
         self._agent = _Agent(config)
         try:
             self._open_agent()
-            self._quantities = self._open_channels(specs, optional)
+            known = self._open_channels(specs, optional)
         except BaseException:
             self._agent.close()
             raise
-        self._oids = [spec.oid for spec, _ in self._quantities]
+        self._oids = [spec.oid for spec in known]
+        self._quantities = [Quantity(spec) for spec in known]
 
     def _open_agent(self) -> None:
         try:
@@ -234,17 +223,17 @@ class SnmpMeter(Meter):
         except Exception as error:
             raise UnavailableError(f"SNMP: no address of {self._address} ({error})", "check host") from error
 
-    def _open_channels(self, specs: list[SnmpChannel], optional: int) -> list[tuple[SnmpChannel, Quantity]]:
+    def _open_channels(self, specs: list[SnmpChannel], optional: int) -> list[SnmpChannel]:
         oids = [oid for spec in specs for oid in (spec.oid, spec.digits_oid) if oid]
         found = self._ask_all(oids)
-        opened: list[tuple[SnmpChannel, Quantity]] = []
+        opened: list[SnmpChannel] = []
         for place, spec in enumerate(specs):
             value = found[spec.oid]
             if value is None or (place < optional and _raw(value) == -1):  # APC's sign for "this model does not"
                 if place < optional:
                     continue
                 raise UnavailableError(f"SNMP: {self._address} has no {spec.oid} ({spec.name})", "correct its oid")
-            opened.append((spec, Quantity(self._known(spec, value, found.get(spec.digits_oid)))))
+            opened.append(self._known(spec, value, found.get(spec.digits_oid)))
         if not opened:
             raise UnavailableError(
                 f"SNMP: {self._address} has nothing of the preset", "check preset, and what the user may see"
@@ -257,7 +246,12 @@ class SnmpMeter(Meter):
             raise UnavailableError(
                 f"SNMP: {self._address} has no {spec.digits_oid} ({spec.name})", "correct or leave out digits_oid"
             )
-        factor = spec.factor / 10 ** int(digits) if spec.digits_oid else spec.factor
+        count = _raw(digits) if spec.digits_oid else 0
+        if not (isinstance(count, int) and 0 <= count <= _MOST_DIGITS):
+            raise UnavailableError(
+                f"SNMP: {self._address} tells {str(count)[:40]!r} decimal digits ({spec.name})", "correct digits_oid"
+            )
+        factor = spec.factor / 10**count
         bits = spec.bits or {"Counter32": 32, "Counter64": 64}.get(type(value).__name__)
         wraps_at = spec.wraps_at or (2.0**bits if bits else None)
         known = msgspec.structs.replace(spec, factor=factor, wraps_at=wraps_at)
@@ -286,11 +280,6 @@ class SnmpMeter(Meter):
             f"check host, port, version, {who}, and whether the device lets this machine ask",
         )
 
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """The channels, in the order of ``read``."""
-        return tuple(quantity.channel for _, quantity in self._quantities)
-
     def read(self) -> list[float]:
         """Return one value for each channel, in SI units; NaN where it is missing, no number, or beyond its limits.
 
@@ -302,13 +291,7 @@ class SnmpMeter(Meter):
         except _NoAnswerError as error:
             raise MeasurementError(f"SNMP: {self._address} gives nothing ({error})", "see whether it is up") from error
         now_ns = time.perf_counter_ns()
-        return [
-            quantity.value(_raw(value), now_ns) for (_, quantity), value in zip(self._quantities, values, strict=True)
-        ]
-
-    def faults(self) -> list[str]:
-        """Return what was wrong with values so far, in words."""
-        return described_faults([quantity for _, quantity in self._quantities])
+        return [quantity.value(_raw(value), now_ns) for quantity, value in zip(self._quantities, values, strict=True)]
 
     def close(self) -> None:
         """End the thread that talks to the agent."""

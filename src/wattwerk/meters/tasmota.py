@@ -1,6 +1,7 @@
 """Power and energy of plugs and meters that run Tasmota, read over HTTP.
 
-Source: Tasmota documentation, Commands (web requests; Status 10; SetOption129) and Power monitoring.
+Source: Tasmota documentation, Power monitoring, and Commands (web requests; Status 10; SetOption129):
+https://tasmota.github.io/docs/Commands/.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from wattwerk.meters.http import CountedOn, DeviceConfig, HttpError, HttpMeter, dig
-from wattwerk.meters.mapped import MappedChannel, Quantity, probe_section, secret
-from wattwerk.registry import Probe
+from wattwerk.meters.http import CountedOn, DeviceConfig, HttpMeter, dig
+from wattwerk.meters.http_client import HttpError
+from wattwerk.meters.mapped import Quantity, secret
 
 _J_PER_KWH: Final = 3.6e6
 _STEP_J: Final = 3600.0  # Total has three digits behind the point, unless EnergyRes says otherwise
@@ -34,11 +35,6 @@ class TasmotaMeter(HttpMeter):
 
     name: ClassVar[str] = "tasmota"
     config: ClassVar[type[msgspec.Struct]] = TasmotaConfig
-
-    @classmethod
-    def probe(cls) -> Probe:
-        """Tell whether the configured device answers; without a section ``[meters.tasmota]`` there is none."""
-        return probe_section(cls)
 
     def _open(self, config: TasmotaConfig) -> list[Quantity]:
         password = secret(config.password, config.password_env, "meters.tasmota: password")
@@ -82,4 +78,4 @@ def _quantity(config: TasmotaConfig, name: str) -> Quantity:
         return Quantity(config.power(name))
     if name.endswith("_j"):
         return CountedOn(config.energy(name, _J_PER_KWH, _STEP_J))
-    return Quantity(MappedChannel(name=name))
+    return Quantity(config.other(name))
