@@ -207,9 +207,9 @@ def test_a_data_base_that_is_not_there(server: Influxd) -> None:
     """A missing database, a wrong port and another server are errors that name the place."""
     with InfluxDatabase(server.url, "cellar") as database, pytest.raises(ConfigError, match=r"cellar: .*not found"):
         database.runs()
-    with InfluxDatabase(f"http://127.0.0.1:{free_port()}", "power") as database:
-        with pytest.raises(UnavailableError, match="does not answer"):
-            database.runs()
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with InfluxDatabase(nobody, "power") as database, pytest.raises(UnavailableError, match="does not answer"):
+        database.runs()
     with pytest.raises(ConfigError, match="which database"):
         InfluxDatabase(server.url)
 

@@ -136,6 +136,7 @@ class InfluxDatabase:
         margin_s: float = 10.0,
         channels: Sequence[Channel] = (),
         measurement: str = MEASUREMENT,
+        tags: Mapping[str, str] | None = None,
     ) -> Trace:
         """Return what was recorded.
 
@@ -147,6 +148,7 @@ class InfluxDatabase:
             margin_s: How much more is read on both sides, so that ``Trace.energy`` reaches the ends.
             channels: What to read where no recorder described it, as with values that Telegraf collected.
             measurement: Where these values are.
+            tags: More tags that they have, such as the number of a board.
 
         Raises:
             ConfigError: As for ``runs``; several runs fit.
@@ -157,7 +159,7 @@ class InfluxDatabase:
         margin_ns = round(margin_s * 1e9)
         since_ns, until_ns = max(0, since_ns - margin_ns), min(_EVER_NS, until_ns + margin_ns)
         names = [channel.name for channel in about.channels]
-        tags = {"run": about.run, "host": about.host}
+        tags = {"run": about.run, "host": about.host, **(tags or {})}
         found = _samples(self._rows(measurement, tags, (*names, UNMOVED), since_ns, until_ns), names)
         if not found:
             raise MeasurementError(f"{self._place} has no sample of {', '.join(names)} in this time", "widen it")
