@@ -130,7 +130,20 @@ def test_a_total_with_a_silent_part_has_no_power() -> None:
     running = fed(channels, times, [[70.0, 80.0 if n < 50 else math.nan] for n in range(100)])
     assert running.totals(times[45])["accelerator"].provenance is Provenance.DERIVED
     assert math.isnan(running.totals(times[-1])["accelerator"].power_w)
+    assert running.totals(times[-1])["accelerator"].gap_s == pytest.approx(5)
     assert running.power_w("gpu0_power_w", times[-1]) == 70
+    never = fed(channels, times, [[70.0, math.nan]] * 100)
+    assert never.totals(times[-1])["accelerator"].gap_s == pytest.approx(9.9)
+
+
+def test_a_counter_that_was_silent_knows_what_it_missed() -> None:
+    """While a counter is silent its gap grows; once it speaks again there is none, and its energy is all there."""
+    running = Running([counter("b_energy_j", Scope.WALL)])
+    running.add(Trace([counter("b_energy_j", Scope.WALL)], [0, S], [[0], [50]]))
+    silent = running.totals(21 * S)["wall"]
+    assert (silent.energy_j, silent.gap_s, math.isnan(silent.power_w)) == (50, 20, True)
+    running.add(Trace([counter("b_energy_j", Scope.WALL)], [22 * S], [[600]]))
+    assert (running.totals(22 * S)["wall"].energy_j, running.totals(22 * S)["wall"].gap_s) == (600, 0)
 
 
 def test_modelled_parts_make_a_modelled_total() -> None:

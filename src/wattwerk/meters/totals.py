@@ -44,7 +44,8 @@ class Total(msgspec.Struct, frozen=True):
     Attributes:
         power_w: Now; NaN where one of the parts says nothing.
         energy_j: Since the beginning, as far as it is known.
-        gap_s: Time of which no energy is known, of the part that has most of it.
+        gap_s: Time of which no energy is known, of the part that has most of it. While a part is silent this grows; a
+            counter that speaks again knows what it missed, and it falls.
         provenance: ``modelled`` if one of the parts is, ``measured`` for a single counter, else ``derived``.
         parts: The channels.
     """
@@ -176,17 +177,29 @@ class ChannelSum:
             self.energy_j += (before + value) / 2 * step_ns / 1e9
         self._steps.append(step_ns)
 
-    def now(self, time_ns: int) -> Sum:
-        """Return what it says at a time; the power is NaN where the last sample is too old."""
-        return Sum(self.energy_j, self.gap_s, self._power(time_ns))
+    def now(self, time_ns: int, begin_ns: int | None = None) -> Sum:
+        """Return what it says at a time; where the last sample is too old, the power is NaN and the time since a gap.
+
+        Args:
+            time_ns: The time.
+            begin_ns: When the recording began, for a channel that has not said anything yet.
+        """
+        silent_s = 0.0
+        if self._is_silent(time_ns):
+            since_ns = self._last[0] if self._last else begin_ns
+            silent_s = 0.0 if since_ns is None else (time_ns - since_ns) / 1e9
+        return Sum(self.energy_j, self.gap_s + silent_s, self._power(time_ns))
 
     def age_s(self, time_ns: int) -> float:
         """Return how old the last sample is, in seconds; NaN where there was none."""
         return (time_ns - self._last[0]) / 1e9 if self._last else math.nan
 
-    def _power(self, time_ns: int) -> float:
+    def _is_silent(self, time_ns: int) -> bool:
         usual = median(self._steps) if self._steps else 0
-        if self._last is None or time_ns - self._last[0] > max(_STALE_NS, _GAP * usual):
+        return self._last is None or time_ns - self._last[0] > max(_STALE_NS, _GAP * usual)
+
+    def _power(self, time_ns: int) -> float:
+        if self._last is None or self._is_silent(time_ns):
             return math.nan
         if self.channel.form == "gauge":
             return self._last[1]
@@ -215,10 +228,13 @@ class Running:
         self._parts = totals_of(channels, total, contains)
         self.sums = {channel.name: ChannelSum(channel) for channel in channels if part_of(channel) is not None}
         self._columns = [(index, self.sums[c.name]) for index, c in enumerate(channels) if c.name in self.sums]
+        self._begin_ns: int | None = None
         self._powers = {part_of(c): c.name for c in channels if c.form == "gauge" and c.name in self.sums}
 
     def add(self, trace: Trace) -> None:
         """Take the next samples."""
+        if self._begin_ns is None and len(trace.time_ns):
+            self._begin_ns = int(trace.time_ns[0])
         slow = set(trace.slow)
         middles = trace.time_ns - (trace.time_ns - trace.unmoved_ns) // 2
         times, middles, values = trace.time_ns.tolist(), middles.tolist(), trace.values
@@ -239,7 +255,7 @@ class Running:
         return {name: self._total(parts, now_ns) for name, parts in self._parts.items()}
 
     def _total(self, parts: Sequence[Channel], now_ns: int) -> Total:
-        sums = [self.sums[channel.name].now(now_ns) for channel in parts]
+        sums = [self.sums[channel.name].now(now_ns, self._begin_ns) for channel in parts]
         provenances = {channel.provenance for channel in parts}
         alone = len(parts) == 1 and parts[0].form == "counter"
         best = Provenance.MEASURED if alone else Provenance.DERIVED
