@@ -64,7 +64,6 @@ class Forwarder:
         tags: Added to every line; ``host`` and ``run`` are added where they are not given.
         interval_s: How often lines are sent.
         total: The channels that make up the system's total, as for ``totals.totals_of``.
-        contains: Channel -> channels inside it, likewise.
 
     Attributes:
         tags: What every line carries.
@@ -81,7 +80,6 @@ class Forwarder:
         tags: Mapping[str, str] | None = None,
         interval_s: float = 1.0,
         total: Sequence[str] = (),
-        contains: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         if not 0.05 <= interval_s <= 3600:
             raise ConfigError(f"forwarding every {interval_s:g} s", "use 0.05 to 3600 s")
@@ -89,7 +87,7 @@ class Forwarder:
         line_of(Point("check", self.tags, {"a": 0.0}, 0))
         self._stop = threading.Event()
         self._feeds = [
-            _Feed(name, sink, recorder, self.tags, interval_s, Running(recorder.channels, total, contains), self._stop)
+            _Feed(name, sink, recorder, self.tags, interval_s, Running(recorder.channels, total), self._stop)
             for name, sink in sinks.items()
         ]
 
@@ -156,6 +154,8 @@ class _Feed(threading.Thread):
         while len((trace := self._tail.read()).time_ns):
             self._running.add(trace)
             self._send(chain(points(trace, self._clock, self._tags), self._summary(trace)))
+
+        self._recorder.check()
 
     def _send(self, found: Iterator[Point]) -> None:
         for text in batches(map(line_of, found)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from wattwerk.meters.recorder import Recorder
@@ -20,7 +20,6 @@ class Live:
         recorder: A running one.
         keep_s: How long samples are kept, in seconds.
         total: The channels that make up the total, as for ``totals.totals_of``.
-        contains: Channel -> channels inside it, likewise.
 
     Attributes:
         running: Energy so far and power now, as of the last ``update``.
@@ -30,15 +29,9 @@ class Live:
         MeasurementError: The recorder does not run.
     """
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        *,
-        keep_s: float = 60.0,
-        total: Sequence[str] = (),
-        contains: Mapping[str, Sequence[str]] | None = None,
-    ) -> None:
-        self.running = Running(recorder.channels, total, contains)
+    def __init__(self, recorder: Recorder, *, keep_s: float = 60.0, total: Sequence[str] = ()) -> None:
+        self.running = Running(recorder.channels, total)
+        self._recorder = recorder
         self._tail = recorder.follow()
         self._keep_ns = round(keep_s * 1e9)
         self._guard = threading.Lock()
@@ -46,7 +39,12 @@ class Live:
         self.running.add(self._trace)
 
     def update(self) -> Trace:
-        """Take in what was sampled since the last call, and return the newest samples."""
+        """Take in what was sampled since the last call, and return the newest samples.
+
+        Raises:
+            MeasurementError: The sampling process ended by itself.
+        """
+        self._recorder.check()
         with self._guard:
             new = self._tail.read()
             while len(new.time_ns):

@@ -205,6 +205,10 @@ class Recorder:
             self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, list(self._reach_s)
         )
 
+    def check(self) -> None:
+        """Raise a MeasurementError if the sampling process ended by itself."""
+        self._check_alive()
+
     def follow(self, *, skip: bool = False) -> Tail:
         """Return a reader of the samples as they come, for another thread or a recording of days.
 

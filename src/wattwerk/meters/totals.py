@@ -43,6 +43,7 @@ class Total(msgspec.Struct, frozen=True):
 
     Attributes:
         power_w: Now; NaN where one of the parts says nothing.
+        mean_w: Since the beginning, over the time of which the energy is known; NaN before there is any.
         energy_j: Since the beginning, as far as it is known.
         gap_s: Time of which no energy is known, of the part that has most of it. While a part is silent this grows; a
             counter that speaks again knows what it missed, and it falls.
@@ -51,6 +52,7 @@ class Total(msgspec.Struct, frozen=True):
     """
 
     power_w: float
+    mean_w: float
     energy_j: float
     gap_s: float
     provenance: Provenance
@@ -67,9 +69,7 @@ def part_of(channel: Channel) -> str | None:
     return None
 
 
-def parts_of(
-    channels: Sequence[Channel], scope: Scope, contains: Mapping[str, Sequence[str]] | None = None
-) -> list[Channel]:
+def parts_of(channels: Sequence[Channel], scope: Scope) -> list[Channel]:
     """Return the channels whose energies make up a scope, none of them inside another.
 
     Of each part this is the counter, or else the momentary power; averages and bounds are left out. A part whose name
@@ -78,7 +78,6 @@ def parts_of(
     Args:
         channels: All there are.
         scope: Which to add up.
-        contains: Channel -> channels that lie inside it, where more is known than the names tell.
     """
     bounds = {name for channel in channels for name in (channel.low, channel.high) if name}
     found = [c for c in channels if c.scope is scope and c.name not in bounds and not c.name.endswith("_average_w")]
@@ -87,30 +86,24 @@ def parts_of(
         part = part_of(channel)
         if part is not None:
             by_part.setdefault(part, channel)
-    inside = {name for names in (contains or {}).values() for name in names}
-    return [c for part, c in by_part.items() if c.name not in inside and not _is_inside(part, by_part)]
+    return [channel for part, channel in by_part.items() if not _is_inside(part, by_part)]
 
 
 def _is_inside(part: str, others: Mapping[str, Channel]) -> bool:
     return any(part != other and (not other or part.startswith(f"{other}_")) for other in others)
 
 
-def totals_of(
-    channels: Sequence[Channel],
-    total: Sequence[str] = (),
-    contains: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, list[Channel]]:
+def totals_of(channels: Sequence[Channel], total: Sequence[str] = ()) -> dict[str, list[Channel]]:
     """Return which channels make up each total: one for each scope that has any, and that of the system.
 
     Args:
         channels: All there are.
         total: The channels that the system's total adds up; by default those of the widest scope.
-        contains: As for ``parts_of``.
 
     Raises:
         ConfigError: A channel of ``total`` is not there, or gives neither energy nor power.
     """
-    found = {scope: parts for scope in Scope if (parts := parts_of(channels, scope, contains))}
+    found = {scope: parts for scope in Scope if (parts := parts_of(channels, scope))}
     wholes = [found[scope] for scope in _WHOLES if scope in found]
     system = wholes[0] if wholes else [channel for scope in _COMPONENTS for channel in found.get(scope, [])]
     if total:
@@ -143,11 +136,18 @@ class ChannelSum:
 
     Args:
         channel: A counter of joules or a gauge of watts.
+
+    Attributes:
+        energy_j: So far.
+        gap_s: Time of which no energy is known.
+        length_s: Time that the energy is of.
+        peak: Largest value so far; NaN before the first.
     """
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.energy_j, self.gap_s = 0.0, 0.0
+        self.energy_j, self.gap_s, self.length_s = 0.0, 0.0, 0.0
+        self.peak = math.nan
         self._last: tuple[int, float] | None = None
         self._steps: deque[int] = deque(maxlen=64)
         self._recent: deque[tuple[int, float]] = deque()
@@ -159,6 +159,7 @@ class ChannelSum:
         if self._last:
             self._grow(time_ns - self._last[0], self._last[1], value)
         self._last = time_ns, value
+        self.peak = value if math.isnan(self.peak) else max(self.peak, value)
         self._recent.append(self._last)
         while len(self._recent) > 2 and time_ns - self._recent[1][0] >= _RATE_NS:
             self._recent.popleft()
@@ -167,6 +168,7 @@ class ChannelSum:
         if self.channel.form == "counter":
             if value >= before or self.channel.signed:
                 self.energy_j += value - before
+                self.length_s += step_ns / 1e9
             else:  # it began again: nobody knows what it had counted until then
                 self.gap_s += step_ns / 1e9
                 self._recent.clear()
@@ -175,6 +177,7 @@ class ChannelSum:
             return
         else:
             self.energy_j += (before + value) / 2 * step_ns / 1e9
+            self.length_s += step_ns / 1e9
         self._steps.append(step_ns)
 
     def now(self, time_ns: int, begin_ns: int | None = None) -> Sum:
@@ -189,6 +192,11 @@ class ChannelSum:
             since_ns = self._last[0] if self._last else begin_ns
             silent_s = 0.0 if since_ns is None else (time_ns - since_ns) / 1e9
         return Sum(self.energy_j, self.gap_s + silent_s, self._power(time_ns))
+
+    @property
+    def mean_w(self) -> float:
+        """Mean power so far; NaN before there is any energy."""
+        return self.energy_j / self.length_s if self.length_s else math.nan
 
     def age_s(self, time_ns: int) -> float:
         """Return how old the last sample is, in seconds; NaN where there was none."""
@@ -213,19 +221,13 @@ class Running:
     Args:
         channels: All that are sampled.
         total: As for ``totals_of``.
-        contains: As for ``totals_of``.
 
     Raises:
         ConfigError: As for ``totals_of``.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[Channel],
-        total: Sequence[str] = (),
-        contains: Mapping[str, Sequence[str]] | None = None,
-    ) -> None:
-        self._parts = totals_of(channels, total, contains)
+    def __init__(self, channels: Sequence[Channel], total: Sequence[str] = ()) -> None:
+        self._parts = totals_of(channels, total)
         self.sums = {channel.name: ChannelSum(channel) for channel in channels if part_of(channel) is not None}
         self._columns = [(index, self.sums[c.name]) for index, c in enumerate(channels) if c.name in self.sums]
         self._begin_ns: int | None = None
@@ -261,6 +263,7 @@ class Running:
         best = Provenance.MEASURED if alone else Provenance.DERIVED
         return Total(
             power_w=sum(self.power_w(channel.name, now_ns) for channel in parts),
+            mean_w=sum(self.sums[channel.name].mean_w for channel in parts),
             energy_j=sum(one.energy_j for one in sums),
             gap_s=max(one.gap_s for one in sums),
             provenance=Provenance.MODELLED if Provenance.MODELLED in provenances else best,
