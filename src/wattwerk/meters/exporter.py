@@ -60,7 +60,8 @@ class Exporter:
         address: To listen at: this machine alone by default.
 
     Attributes:
-        port: Where it listens.
+        address: Where it listens.
+        port: Likewise.
 
     Raises:
         ConfigError: The port is taken, or the address is none of this machine's.
@@ -82,6 +83,7 @@ class Exporter:
             raise UnavailableError(
                 "the Prometheus endpoint needs prometheus_client", '`pip install "wattwerk[meters]"`'
             ) from error
+        self.address = address
         self._latest, self._totals, self._faults = latest, totals, faults
         registry = CollectorRegistry()
         registry.register(self)
