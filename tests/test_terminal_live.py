@@ -48,7 +48,7 @@ def shown(view: View, width: int, height: int = 30, encoding: str = "utf-8") -> 
 def test_what_is_shown() -> None:
     """Mean, peak and energy are the fakes' truth; the system is the wall; a lost meter is named, old and unknown."""
     with Recorder([GPU, PLUG, LOST]) as recorder, Live(recorder) as live:
-        view = View(live, lambda: recorder.faults)
+        view = View(live, lambda: [f"meter at fault: {fault}" for fault in recorder.faults])
         end = time.monotonic() + 3.2
         while time.monotonic() < end:
             time.sleep(0.1)

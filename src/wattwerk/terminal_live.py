@@ -197,8 +197,7 @@ class View:
         if len(rows) > room:
             parts.append(Text(f"… and {len(rows) - room} more", style="dim"))
         parts += [Text(""), _totals_table(totals, console)]
-        shown = [f"meter at fault: {fault}" for fault in faults[:_FAULT_LINES]]
-        parts += [Text(line, style="yellow", no_wrap=True, overflow="ellipsis") for line in shown]
+        parts += [Text(line, style="yellow", no_wrap=True, overflow="ellipsis") for line in faults[:_FAULT_LINES]]
         if len(faults) > _FAULT_LINES:
             parts.append(Text(f"… and {len(faults) - _FAULT_LINES} more", style="yellow"))
         return Group(*parts)
@@ -339,7 +338,7 @@ def summary_lines(watched: Watched) -> list[str]:
         lines.append("~ modelled from the load of the CPU, not measured")
     if len(_ordered(watched.totals)) > 1:
         lines.append("scopes overlap and are not to be added up")
-    return lines + [f"meter at fault: {fault}" for fault in watched.faults]
+    return lines + watched.faults
 
 
 def plain_line(view: View) -> str:
@@ -369,7 +368,7 @@ def watch(
         recorder: A running one.
         duration_s: How long; None until Ctrl-C.
         total: The channels that make up the system's total; by default those of the widest scope.
-        faults: Returns more faults than the recorder's, such as those of a ``Forwarder``.
+        faults: Returns what else went wrong, in words, such as ``Streaming.faults``.
         console: Where to draw.
 
     Raises:
@@ -378,7 +377,9 @@ def watch(
     """
     console = console or terminal.out
     with Live(recorder, keep_s=KEEP_S, total=total) as live:
-        view = View(live, lambda: [*recorder.faults, *(faults() if faults else [])])
+        view = View(
+            live, lambda: [*(f"meter at fault: {one}" for one in recorder.faults), *(faults() if faults else [])]
+        )
         with contextlib.suppress(KeyboardInterrupt):
             (_draw if console.is_terminal else _tell)(view, console, duration_s)
         watched = view.watched()

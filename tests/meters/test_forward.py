@@ -124,7 +124,7 @@ def test_a_server_that_is_away_for_the_whole_run(
         recorded = len(recorder.trace().time_ns)
         told = forwarder.faults()
     assert "lines wait" in told[0]
-    assert "influx: " in told[0]
+    assert "sink influx: " in told[0]
     state = forwarder.states()[0]
     assert state.waiting_count == state.sent_count > recorded / 2
     assert state.lost_count == 0
@@ -165,7 +165,7 @@ def test_a_sink_that_raises_is_a_fault_and_no_end_of_the_measurement() -> None:
 
     with Recorder([GAPPY]) as recorder, Forwarder(recorder, {"broken": Broken()}, interval_s=0.1) as forwarder:
         time.sleep(0.4)
-        assert forwarder.faults() == ["broken: forwarding ended: RuntimeError: out of order"]
+        assert forwarder.faults() == ["sink broken: forwarding ended: RuntimeError: out of order"]
         assert len(recorder.trace().time_ns) > 0
 
 

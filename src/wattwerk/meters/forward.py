@@ -193,7 +193,7 @@ class _Feed(threading.Thread):
 
     def faults(self) -> list[str]:
         """Return what is wrong, in words."""
-        name, sink = self.name, self._sink
+        name, sink = f"sink {self.name}", self._sink
         lost = f", {sink.lost_count} were lost" if sink.lost_count else ""
         told = []
         if sink.waiting_count or sink.lost_count:
