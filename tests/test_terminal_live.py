@@ -70,7 +70,9 @@ def test_what_is_shown() -> None:
     assert 400 * 2 < rows["plug"].energy_j < 400 * 5
     assert np.isnan(rows["dram0"].now)
     assert 2 < rows["dram0"].age_s < 6
-    assert rows["plug"].age_s < 1
+    assert rows["gpu0"].age == ""
+    assert 0 < rows["plug"].age_s < 1
+    assert rows["plug"].age.endswith(" s")
     system = next(text for text in lines if text.startswith("system"))
     assert system.split()[:5] == ["system,", "wall", "plug", "400", "W"]
     dram = next(text for text in lines if text.startswith("dram "))

@@ -169,6 +169,20 @@ def test_a_sink_that_raises_is_a_fault_and_no_end_of_the_measurement() -> None:
         assert len(recorder.trace().time_ns) > 0
 
 
+def test_a_recorder_that_dies_is_told(tmp_path: Path) -> None:
+    """If the sampling process ends by itself, what it left is sent, and the faults say that nothing more comes."""
+    path = tmp_path / "power.lp"
+    dying = MeterSpec(FAKE, {"exit_after": 5})
+    with Recorder([dying]) as recorder:
+        with Forwarder(recorder, {"file": open_sink(f"file:{path}")}, interval_s=0.1) as forwarder:
+            deadline = time.monotonic() + 10
+            while not forwarder.faults() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        assert "sink file: forwarding ended: MeasurementError: the recorder's process ended" in forwarder.faults()[0]
+    lines = [parse_line(line) for line in path.read_text().splitlines()]
+    assert sum("fake_power_w" in line.fields for line in lines) >= 4
+
+
 @needs_influxd
 def test_values_that_no_recorder_described(server: Influxd) -> None:
     """Energy of what a micro-controller sent through Telegraf: channels are given, ten readings of 12 W over 9 s."""

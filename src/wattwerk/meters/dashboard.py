@@ -67,8 +67,7 @@ def _over_time(field: str, pick: str, legend: str, more: str = "") -> _Query:
     )
 
 
-def _panels(account: AccountConfig, currency: str) -> list[_Panel]:
-    scope = "{{instance}} {{scope}}"
+def _system_panels(account: AccountConfig, currency: str) -> list[_Panel]:
     return [
         _Panel(
             "Power of the system", "stat", 6, 5, "watt",
@@ -94,6 +93,12 @@ def _panels(account: AccountConfig, currency: str) -> list[_Panel]:
             f"Energy of the system × PUE × price: {_price(account).text()}. Change it above.",
             *_grown(_COST),
         ),
+    ]  # fmt: skip
+
+
+def _course_panels() -> list[_Panel]:
+    scope = "{{instance}} {{scope}}"
+    return [
         _Panel(
             "Power by scope", "timeseries", 24, 8, "watt",
             "Scopes overlap: the wall contains the accelerator. They are not to be added up.",
@@ -170,7 +175,7 @@ def dashboard(data_base: DataBase = "influxdb", account: AccountConfig | None = 
         "time": {"from": "now-15m", "to": "now"},
         "timezone": "browser",
         "templating": {"list": _variables(data_base, account, currency)},
-        "panels": _placed(_panels(account, currency), data_base),
+        "panels": _placed([*_system_panels(account, currency), *_course_panels()], data_base),
     }
     return msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n"
 
