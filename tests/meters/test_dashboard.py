@@ -153,7 +153,7 @@ def test_every_query_of_influxdb(tmp_path: Path) -> None:
     one = {title: series[0]["values"][-1][1] for title, series in found.items()}
     assert one["Power of the system"] == 400
     energy_j = rows[0]["values"][0][1] - rows[0]["values"][0][2]
-    assert 400 * 1.5 < energy_j < 400 * 3.4
+    assert 400 * 1.5 < energy_j < 400 * (end_ms - start_ms) / 1000
     expected = ACCOUNT.account(energy_j)
     assert one["Energy of the system"] * 3600 == pytest.approx(energy_j)
     assert one["CO2 (modelled)"] == pytest.approx(expected["co2_g"].value)
@@ -171,9 +171,12 @@ def test_every_query_of_influxdb(tmp_path: Path) -> None:
     ]
     assert None in [row[1] for row in channels["values"]]  # of the silent meter: a gap, not its last value
     assert {series["tags"]["scope"] for series in found["Energy so far by scope"]} == set(scopes)
-    assert max(values_of(found["Energy so far by scope"][-1])) == pytest.approx(energy_j / 3600, rel=0.2)
+    so_far = {series["tags"]["scope"]: max(values_of(series)) for series in found["Energy so far by scope"]}
+    assert so_far["system"] == so_far["wall"] == pytest.approx(rows[0]["values"][0][1] / 3600)
     gaps = {series["tags"]["scope"]: max(values_of(series)) for series in found["Gaps by scope"]}
-    assert gaps == {"system": 0, "wall": 0, "accelerator": 0, "cpu_package": pytest.approx(2.6, abs=0.4)}
+    silent_s = gaps.pop("cpu_package")
+    assert gaps == {"system": 0, "wall": 0, "accelerator": 0}
+    assert 2 < silent_s < (end_ms - start_ms) / 1000
     assert found["Faults"][0]["columns"] == ["time", "faults", "lost lines"]
     assert [value for row in found["Faults"][0]["values"] if (value := row[1]) is not None][-1] == 1
 
