@@ -3,7 +3,12 @@
     wattwerk,host=edge1,scope=wall wall_power_w=41.3 1764000000123456789
 
 A measurement, tags that say where, fields with their values, and the time since 1970 in nanoseconds. Each scope has a
-line of its own, so that a dashboard can choose channels by what they cover; channels without a scope share one.
+line of its own, so that a dashboard can choose channels by what they cover; channels without a scope share one. A field
+``unmoved_s`` tells how long before that time an edge of a counter or the answer of a slow meter can have been.
+
+Channels are described once for each run, so that whoever reads a database later knows what its numbers are:
+
+    wattwerk_channel,channel=gpu0_energy_j,form=counter,run=0a1b,scope=accelerator tick_s=0.1 1764000000000000000
 
 Source: InfluxData, line protocol reference of InfluxDB 1.8 and 2.
 """
@@ -16,10 +21,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+import msgspec
+
 from wattwerk.errors import ConfigError
+from wattwerk.meters.base import Channel
 from wattwerk.meters.trace import Trace
+from wattwerk.records import Provenance, Scope
 
 MEASUREMENT: Final = "wattwerk"
+CHANNEL_MEASUREMENT: Final = "wattwerk_channel"
+UNMOVED: Final = "unmoved_s"
 
 _KEY: Final = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
 _NAME: Final = str.maketrans({",": r"\,", " ": r"\ "})
@@ -81,12 +92,64 @@ def points(trace: Trace, clock: Clock, tags: Mapping[str, str] | None = None) ->
     for column, channel in enumerate(trace.channels):
         scopes.setdefault(channel.scope.value if channel.scope else "", []).append(column)
     names = [channel.name for channel in trace.channels]
-    for time_ns, row in zip(trace.time_ns.tolist(), trace.values.tolist(), strict=True):
+    rows = zip(trace.time_ns.tolist(), trace.unmoved_ns.tolist(), trace.values.tolist(), strict=True)
+    for time_ns, unmoved_ns, row in rows:
+        late = {UNMOVED: (time_ns - unmoved_ns) / 1e9} if unmoved_ns != time_ns else {}
         for scope, columns in scopes.items():
             fields = {names[column]: row[column] for column in columns if math.isfinite(row[column])}
             if fields:
                 about = {"scope": scope} if scope else {}
-                yield Point(MEASUREMENT, {**(tags or {}), **about}, fields, clock.unix(time_ns))
+                yield Point(MEASUREMENT, {**(tags or {}), **about}, fields | late, clock.unix(time_ns))
+
+
+def channel_points(trace: Trace, unix_ns: int, tags: Mapping[str, str] | None = None) -> Iterator[Point]:
+    """Yield a point for each channel of a trace that tells what it is.
+
+    Args:
+        trace: Its samples do not matter.
+        unix_ns: When the run began.
+        tags: As for ``points``.
+    """
+    for channel in trace.channels:
+        about = {
+            "channel": channel.name,
+            "form": channel.form,
+            "scope": channel.scope.value if channel.scope else "",
+            "provenance": channel.provenance.value,
+            "low": channel.low or "",
+            "high": channel.high or "",
+            "reads": "locked" if channel.name == trace.locked else "slow" if channel.name in trace.slow else "",
+        }
+        fields: dict[str, float] = {"step": channel.step, "signed": float(channel.signed)}
+        for name in ("tick_s", "accuracy_ratio", "limit"):
+            if (value := getattr(channel, name)) is not None:
+                fields[name] = value
+        yield Point(CHANNEL_MEASUREMENT, {**(tags or {}), **about}, fields, unix_ns)
+
+
+def channel_of(about: Mapping[str, str], fields: Mapping[str, float | None]) -> Channel:
+    """Return the channel that tags and fields of a description tell.
+
+    Raises:
+        ConfigError: They tell none.
+    """
+    try:
+        plain = {
+            "name": about["channel"],
+            "form": about["form"],
+            "scope": Scope(about["scope"]) if about.get("scope") else None,
+            "provenance": Provenance(about["provenance"]),
+            "low": about.get("low") or None,
+            "high": about.get("high") or None,
+            **{name: fields.get(name) for name in ("tick_s", "accuracy_ratio", "limit")},
+            "signed": bool(fields.get("signed")),
+            "step": float(fields.get("step") or 0.0),
+        }
+        return msgspec.convert(plain, Channel)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"the description of a channel cannot be read ({error!r})", "write it with this version of wattwerk"
+        ) from error
 
 
 def line_of(point: Point) -> str:

@@ -23,6 +23,7 @@ from wattwerk.meters import protocol
 from wattwerk.meters.base import Channel
 from wattwerk.meters.gate import Gate
 from wattwerk.meters.protocol import MeterSpec
+from wattwerk.meters.tail import Tail
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Accelerator
 
@@ -203,6 +204,26 @@ class Recorder:
         return Trace(
             self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, list(self._reach_s)
         )
+
+    def check(self) -> None:
+        """Raise a MeasurementError if the sampling process ended by itself."""
+        self._check_alive()
+
+    def follow(self, *, skip: bool = False) -> Tail:
+        """Return a reader of the samples as they come, for another thread or a recording of days.
+
+        Close it before the recorder stops.
+
+        Args:
+            skip: Leave out what was sampled before.
+
+        Raises:
+            MeasurementError: The recorder does not run.
+        """
+        if self._process is None:
+            raise MeasurementError("the recorder does not run", "start it first")
+        path = self._folder / protocol.ROWS
+        return Tail(path, self._row_type, self.channels, self.locked, list(self._reach_s), skip=skip)
 
     def _reach_ns(self) -> int:
         """Return how far beyond a time a sample has to be so that every counter has moved after that time."""
