@@ -42,7 +42,7 @@ def quantise(
     """
 
 def largest_magnitude(values: npt.NDArray[np.float32]) -> float:
-    """Return the largest magnitude of float32 ``(n,)``: NaN if there is one, else infinity if there is one; 0 of none."""
+    """Return the largest magnitude of float32 ``(n,)``: NaN or infinity if there is one; 0 of none."""
 
 def dequantise(levels: npt.NDArray[np.int32], step: float) -> npt.NDArray[np.float32]:
     """Return levels times step, in float32."""
