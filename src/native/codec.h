@@ -103,6 +103,7 @@ struct Chosen {
 // One table of functions for each instruction set.
 struct Kernels {
     const char* name;
+    float (*largest_magnitude)(const float* values, std::uint64_t count);
     Fault (*quantise)(const float* values, std::int32_t* levels, const QuantiseSpec& spec);
     Fault (*encode_levels)(EncoderState& state, const std::int32_t* levels, const TensorSpec& spec,
                            const std::uint8_t* given_sets, std::uint64_t search_limit, const Parallel& parallel,

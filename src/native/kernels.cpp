@@ -123,9 +123,11 @@ static std::uint32_t read_bypass(DecoderState& state, std::uint32_t bits) { retu
 #define WATTWERK_TEXT(a) WATTWERK_TEXT_(a)
 
 const Kernels& WATTWERK_JOIN(kernels_, WATTWERK_ISA)() {
-    static constexpr Kernels kernels{WATTWERK_TEXT(WATTWERK_ISA), WATTWERK_ISA::quantise,     WATTWERK_ISA::encode_levels,
-                                     WATTWERK_ISA::encode_values, WATTWERK_ISA::bypass,       WATTWERK_ISA::finish,
-                                     WATTWERK_ISA::told_contexts, WATTWERK_ISA::decode_tensor, WATTWERK_ISA::read_bypass};
+    static constexpr Kernels kernels{
+        WATTWERK_TEXT(WATTWERK_ISA),  WATTWERK_ISA::largest_magnitude, WATTWERK_ISA::quantise,
+        WATTWERK_ISA::encode_levels,  WATTWERK_ISA::encode_values,     WATTWERK_ISA::bypass,
+        WATTWERK_ISA::finish,         WATTWERK_ISA::told_contexts,     WATTWERK_ISA::decode_tensor,
+        WATTWERK_ISA::read_bypass};
     return kernels;
 }
 

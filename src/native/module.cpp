@@ -167,23 +167,9 @@ Output<float> dequantise(Input<std::int32_t> levels, float step) {
     return values;
 }
 
-// As integers, magnitudes are ordered as they are as numbers, with infinity and what is no number above all others.
 float largest_magnitude(Input<float> values) {
-    const float* const from = values.data();
-    const std::size_t count = values.size();
-    std::int32_t largest = 0;
-    {
-        nb::gil_scoped_release released;
-        for (std::size_t index = 0; index < count; ++index) {
-            std::int32_t bits;
-            std::memcpy(&bits, from + index, sizeof bits);
-            bits &= 0x7fffffff;
-            largest = largest > bits ? largest : bits;
-        }
-    }
-    float magnitude;
-    std::memcpy(&magnitude, &largest, sizeof magnitude);
-    return magnitude;
+    nb::gil_scoped_release released;
+    return kernels->largest_magnitude(values.data(), values.size());
 }
 
 class Encoder {

@@ -212,9 +212,8 @@ inline void nearest(const float* values, float inverse, std::uint64_t count, std
     }
 }
 
-// True where every value is finite and small enough for a level. As integers, magnitudes are ordered as they are as
-// numbers, with infinity and what is no number above all others.
-inline bool representable(const float* values, float inverse, std::uint64_t count) {
+// As integers, magnitudes are ordered as they are as numbers, with infinity and what is no number above all others.
+inline float largest_magnitude(const float* values, std::uint64_t count) {
     std::uint32_t largest = 0;
     for (std::uint64_t index = 0; index < count; ++index) {
         std::uint32_t bits;
@@ -224,7 +223,12 @@ inline bool representable(const float* values, float inverse, std::uint64_t coun
     }
     float magnitude;
     std::memcpy(&magnitude, &largest, sizeof magnitude);
-    return magnitude * inverse < kLevelLimit;
+    return magnitude;
+}
+
+// True where every value is finite and small enough for a level.
+inline bool representable(const float* values, float inverse, std::uint64_t count) {
+    return largest_magnitude(values, count) * inverse < kLevelLimit;
 }
 
 // What levels cost, for quantisation that weighs error against size. From how often each occurs without that weighing.

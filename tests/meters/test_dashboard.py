@@ -5,19 +5,17 @@ Grafana itself is not started here. Its JSON is compared with the types that Gra
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-import shutil
-import subprocess
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.meters.influxd import INFLUXD, Influxd, free_port
+from tests.meters.influxd import INFLUXD, Influxd
+from tests.meters.prometheus import Scraper, needs_prometheus
 
 from wattwerk.errors import ConfigError
 from wattwerk.meters.account import AccountConfig
@@ -28,7 +26,6 @@ from wattwerk.meters.live import Live
 from wattwerk.meters.recorder import MeterSpec, Recorder
 from wattwerk.meters.sinks import open_sink
 
-PROMETHEUS = shutil.which("prometheus")
 FAKE = "wattwerk.testing:FakeMeter"
 SPECS = [
     MeterSpec(FAKE, {"prefix": "plug", "scope": "wall", "base_w": 400.0}),
@@ -186,52 +183,26 @@ def values_of(series: dict[str, Any]) -> list[float]:
     return [row[1] for row in series["values"] if row[1] is not None]
 
 
-def asked(port: int, expression: str) -> list[dict[str, Any]]:
-    """Return what Prometheus answers to an instant query."""
-    query = urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=5) as answer:
-        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-    return found
-
-
-@pytest.mark.skipif(PROMETHEUS is None, reason="needs prometheus (Debian: apt-get install prometheus)")
+@needs_prometheus
 def test_every_query_of_prometheus(tmp_path: Path) -> None:
     """Scraped from a recorder, a real Prometheus gives each panel its number."""
     pytest.importorskip("prometheus_client")
-    assert PROMETHEUS is not None
-    port = free_port()
-    with Recorder(SPECS[:2]) as recorder, Live(recorder) as live:
-        exporter = serve(recorder, live, port=0)
-        (tmp_path / "p.yml").write_text(
-            "scrape_configs:\n- job_name: wattwerk\n  scrape_interval: 500ms\n  scrape_timeout: 400ms\n"
-            f"  static_configs:\n  - targets: ['127.0.0.1:{exporter.port}']\n"
-        )
-        command = [PROMETHEUS, f"--config.file={tmp_path}/p.yml", f"--storage.tsdb.path={tmp_path}/data"]
-        with (tmp_path / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=subprocess.STDOUT
-            )
-        try:
-            deadline, full = time.monotonic() + 20, []
-            while not full and time.monotonic() < deadline:
-                time.sleep(0.3)
-                try:
-                    full = asked(port, "count_over_time(wattwerk_total_energy_joules_total[4s]) >= 8")
-                except OSError:
-                    assert process.poll() is None, (tmp_path / "log").read_text()
-            found = {}
-            for panel in read("prometheus", ACCOUNT)["panels"]:
-                text = panel["targets"][0]["expr"].replace("$instance", ".*").replace("$__range", "4s")
-                for name, value in (("$carbon_g_per_kwh", "400"), ("$price_per_kwh", "0.5"), ("$pue", "1.5")):
-                    text = text.replace(name, value)
-                found[panel["title"]] = {
-                    one["metric"].get("channel", one["metric"].get("scope", "")): float(one["value"][1])
-                    for one in asked(port, text)
-                }
-        finally:
-            process.terminate()
-            process.wait(20)
-            exporter.close()
+    with (
+        Recorder(SPECS[:2]) as recorder,
+        Live(recorder) as live,
+        contextlib.closing(serve(recorder, live, port=0)) as exporter,
+        Scraper(tmp_path, exporter.port) as scraper,
+    ):
+        scraper.wait_for("count_over_time(wattwerk_total_energy_joules_total[4s]) >= 8")
+        found = {}
+        for panel in read("prometheus", ACCOUNT)["panels"]:
+            text = panel["targets"][0]["expr"].replace("$instance", ".*").replace("$__range", "4s")
+            for name, value in (("$carbon_g_per_kwh", "400"), ("$price_per_kwh", "0.5"), ("$pue", "1.5")):
+                text = text.replace(name, value)
+            found[panel["title"]] = {
+                one["metric"].get("channel", one["metric"].get("scope", "")): float(one["value"][1])
+                for one in scraper.ask(text)
+            }
     assert found["Power of the system"] == {"system": 400}
     assert found["Energy of the system"]["system"] == pytest.approx(400 * 4 / 3600, rel=0.15)
     kwh = found["Energy of the system"]["system"] / 1000

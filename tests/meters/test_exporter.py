@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
+import contextlib
 import time
-import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from tests.meters.influxd import free_port
+from tests.meters.prometheus import Scraper, needs_prometheus
 
 from wattwerk.errors import ConfigError
 from wattwerk.meters.base import Channel
@@ -23,7 +19,6 @@ from wattwerk.meters.trace import Trace
 from wattwerk.records import Scope
 
 pytest.importorskip("prometheus_client")
-PROMETHEUS = shutil.which("prometheus")
 CHANNELS = (
     Channel(name="gpu0_power_w", form="gauge", scope=Scope.ACCELERATOR),
     Channel(name="gpu0_energy_j", form="counter", scope=Scope.ACCELERATOR),
@@ -79,45 +74,19 @@ def test_a_port_that_is_taken() -> None:
         first.close()
 
 
-def asked(port: int, expression: str) -> list[dict[str, Any]]:
-    """Return what Prometheus answers to an instant query."""
-    query = urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=5) as answer:
-        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-    return found
-
-
-@pytest.mark.skipif(PROMETHEUS is None, reason="needs prometheus (Debian: apt-get install prometheus)")
+@needs_prometheus
 def test_prometheus_scrapes_it(tmp_path: Path) -> None:
     """A real Prometheus that scrapes a recorder's endpoint computes the power from the counter, within 5 %."""
-    assert PROMETHEUS is not None
-    port = free_port()
-    with Recorder([MeterSpec("wattwerk.testing:FakeMeter", {"base_w": 250.0})]) as recorder:
-        exporter = Exporter(lambda: recorder.trace(since_ns=time.perf_counter_ns() - 10**10), port=0)
-        (tmp_path / "p.yml").write_text(
-            "scrape_configs:\n- job_name: wattwerk\n  scrape_interval: 500ms\n  scrape_timeout: 400ms\n"
-            f"  static_configs:\n  - targets: ['127.0.0.1:{exporter.port}']\n"
-        )
-        command = [PROMETHEUS, f"--config.file={tmp_path}/p.yml", f"--storage.tsdb.path={tmp_path}/data"]
-        with (tmp_path / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=subprocess.STDOUT
-            )
-        try:
-            deadline, found = time.monotonic() + 20, []
-            while not found and time.monotonic() < deadline:
-                time.sleep(0.3)
-                try:
-                    full = "count_over_time(wattwerk_energy_joules_total[4s]) >= 8"  # or the rate is extrapolated
-                    if asked(port, full):
-                        found = asked(port, 'rate(wattwerk_energy_joules_total{scope="accelerator"}[4s])')
-                except OSError:
-                    assert process.poll() is None, (tmp_path / "log").read_text()
-            gauge = asked(port, "wattwerk_power_watts")
-        finally:
-            process.terminate()
-            process.wait(20)
-            exporter.close()
+    with (
+        Recorder([MeterSpec("wattwerk.testing:FakeMeter", {"base_w": 250.0})]) as recorder,
+        contextlib.closing(
+            Exporter(lambda: recorder.trace(since_ns=time.perf_counter_ns() - 10**10), port=0)
+        ) as exporter,
+        Scraper(tmp_path, exporter.port) as scraper,
+    ):
+        scraper.wait_for("count_over_time(wattwerk_energy_joules_total[4s]) >= 8")  # or the rate is extrapolated
+        found = scraper.ask('rate(wattwerk_energy_joules_total{scope="accelerator"}[4s])')
+        gauge = scraper.ask("wattwerk_power_watts")
     assert float(found[0]["value"][1]) == pytest.approx(250.0, rel=0.05)
     assert gauge[0]["metric"]["channel"] == "fake_power_w"
     assert float(gauge[0]["value"][1]) == 250.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,17 +26,8 @@ GAPPY = MeterSpec(FAKE, {"prefix": "cpu0", "scope": "cpu_package", "base_w": 50.
 needs_influxd = pytest.mark.skipif(INFLUXD is None, reason="needs influxd (Debian: apt-get install influxdb)")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
-    """A running InfluxDB with a database."""
-    with Influxd(tmp_path_factory.mktemp("influxd")) as found:
-        for name in ("power", "over_udp"):
-            found.query(f"CREATE DATABASE {name}")
-        yield found
-
-
 @needs_influxd
-def test_energies_come_back_from_the_data_base(server: Influxd) -> None:
+def test_energies_come_back_from_the_data_base(influx_server: Influxd) -> None:
     """Value, bounds, provenance, scope and samples of each energy are the same from the data base as from the recorder.
 
     The counter is locked to ticks, one meter is slow and lags behind, one fails at every fourth read; both clocks are
@@ -45,7 +35,7 @@ def test_energies_come_back_from_the_data_base(server: Influxd) -> None:
     """
     with Recorder([TICKING, SLOW, GAPPY], rate_hz=20) as recorder:
         clock = Clock.now()
-        sinks = {"influx": open_sink(f"{server.url}/write?db=power")}
+        sinks = {"influx": open_sink(f"{influx_server.url}/write?db=power")}
         with Forwarder(recorder, sinks, tags={"run": "round trip's", "host": "edge 1"}, interval_s=0.2) as forwarder:
             time.sleep(0.7)
             start = time.perf_counter_ns()
@@ -54,7 +44,7 @@ def test_energies_come_back_from_the_data_base(server: Influxd) -> None:
             time.sleep(0.6)
         kept = recorder.trace(until_ns=end)
         assert [(s.lost_count, s.waiting_count, s.error) for s in forwarder.states()] == [(0, 0, "")]
-    with InfluxDatabase(server.url, "power") as database:
+    with InfluxDatabase(influx_server.url, "power") as database:
         found = database.trace("round trip's", since_ns=clock.unix(start), until_ns=clock.unix(end))
     assert found.locked == kept.locked == "gpu0_energy_j"
     assert set(found.slow) == set(kept.slow) == {"plug_energy_j", "plug_power_w"}
@@ -72,29 +62,31 @@ def test_energies_come_back_from_the_data_base(server: Influxd) -> None:
 
 
 @needs_influxd
-def test_totals_count_nothing_twice(server: Influxd) -> None:
+def test_totals_count_nothing_twice(influx_server: Influxd) -> None:
     """The data base's total of the system is the wall's energy, and not that of the wall and what is behind it."""
     with Recorder([TICKING, SLOW]) as recorder:
-        sinks = {"influx": open_sink(f"{server.url}/write?db=power")}
+        sinks = {"influx": open_sink(f"{influx_server.url}/write?db=power")}
         with Forwarder(recorder, sinks, tags={"run": "totals"}, interval_s=0.2):
             time.sleep(2.6)
-    last = server.query("SELECT last(power_w) FROM wattwerk_total WHERE run = 'totals' GROUP BY scope", "power")
+    last = influx_server.query("SELECT last(power_w) FROM wattwerk_total WHERE run = 'totals' GROUP BY scope", "power")
     found = {series["tags"]["scope"]: series["values"][0][1] for series in last}
     assert set(found) == {"system", "wall", "accelerator"}
     assert found["system"] == found["wall"]
     assert found["wall"] in (320.0, 470.0)
     assert found["accelerator"] in (200.0, 350.0)
-    energy = server.query("SELECT max(energy_j) FROM wattwerk_total WHERE run = 'totals' GROUP BY scope", "power")
+    energy = influx_server.query(
+        "SELECT max(energy_j) FROM wattwerk_total WHERE run = 'totals' GROUP BY scope", "power"
+    )
     joules = {series["tags"]["scope"]: series["values"][0][1] for series in energy}
     assert joules["system"] == joules["wall"] > 1.3 * joules["accelerator"] > 0
 
 
 @needs_influxd
-def test_over_udp_and_into_a_file(server: Influxd, tmp_path: Path) -> None:
+def test_over_udp_and_into_a_file(influx_server: Influxd, tmp_path: Path) -> None:
     """The same samples reach a UDP listener and a file; each line of the file can be read."""
     path = tmp_path / "power.lp"
     with Recorder([GAPPY]) as recorder:
-        sinks = {"udp": open_sink(f"udp://127.0.0.1:{server.udp_port}"), "file": open_sink(f"file:{path}")}
+        sinks = {"udp": open_sink(f"udp://127.0.0.1:{influx_server.udp_port}"), "file": open_sink(f"file:{path}")}
         with Forwarder(recorder, sinks, tags={"run": "both"}, interval_s=0.1):
             time.sleep(1.0)
     kept = [parse_line(line) for line in path.read_text().splitlines()]
@@ -103,7 +95,7 @@ def test_over_udp_and_into_a_file(server: Influxd, tmp_path: Path) -> None:
     count = 0
     while count < len(powers) and time.monotonic() < deadline:
         time.sleep(0.1)
-        found = server.query("SELECT count(cpu0_power_w) FROM wattwerk WHERE run = 'both'", "over_udp")
+        found = influx_server.query("SELECT count(cpu0_power_w) FROM wattwerk WHERE run = 'both'", "over_udp")
         count = found[0]["values"][0][1] if found else 0
     assert count == len(powers) > 5
 
@@ -184,14 +176,14 @@ def test_a_recorder_that_dies_is_told(tmp_path: Path) -> None:
 
 
 @needs_influxd
-def test_values_that_no_recorder_described(server: Influxd) -> None:
+def test_values_that_no_recorder_described(influx_server: Influxd) -> None:
     """Energy of what a micro-controller sent through Telegraf: channels are given, ten readings of 12 W over 9 s."""
-    sink = open_sink(f"{server.url}/write?db=power")
+    sink = open_sink(f"{influx_server.url}/write?db=power")
     first_ns = 1_764_000_000_000_000_000
     sink.write("".join(f"naa,board=2 slot_power_w=12.0 {first_ns + n * 10**9}\n" for n in range(10)))
     sink.close()
     channel = Channel(name="slot_power_w", form="gauge", scope=Scope.ACCELERATOR, accuracy_ratio=0.01)
-    with InfluxDatabase(server.url, "power") as database:
+    with InfluxDatabase(influx_server.url, "power") as database:
         trace = database.trace(channels=[channel], measurement="naa")
         energy = trace.energy("slot_power_w", first_ns, first_ns + 9 * 10**9)
         assert energy.value_j == pytest.approx(108)
@@ -201,14 +193,14 @@ def test_values_that_no_recorder_described(server: Influxd) -> None:
 
 
 @needs_influxd
-def test_pages(server: Influxd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages(influx_server: Influxd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in pages of seven rows, a trace is the same, also where a page ends between two rows of one time."""
-    sink = open_sink(f"{server.url}/write?db=power")
+    sink = open_sink(f"{influx_server.url}/write?db=power")
     lines = [f"paged,scope={scope} {scope}_w={n}.0 {10**18 + n}" for n in range(100) for scope in ("a", "b")]
     sink.write("\n".join(lines) + "\n")
     sink.close()
     channels = [Channel(name="a_w", form="gauge"), Channel(name="b_w", form="gauge")]
-    with InfluxDatabase(server.url, "power") as database:
+    with InfluxDatabase(influx_server.url, "power") as database:
         whole = database.trace(channels=channels, measurement="paged")
         monkeypatch.setattr("wattwerk.meters.influx_read._PAGE", 7)
         paged = database.trace(channels=channels, measurement="paged")
@@ -217,15 +209,18 @@ def test_pages(server: Influxd, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_influxd
-def test_a_data_base_that_is_not_there(server: Influxd) -> None:
+def test_a_data_base_that_is_not_there(influx_server: Influxd) -> None:
     """A missing database, a wrong port and another server are errors that name the place."""
-    with InfluxDatabase(server.url, "cellar") as database, pytest.raises(ConfigError, match=r"cellar: .*not found"):
+    with (
+        InfluxDatabase(influx_server.url, "cellar") as database,
+        pytest.raises(ConfigError, match=r"cellar: .*not found"),
+    ):
         database.runs()
     nobody = f"http://127.0.0.1:{free_port()}"
     with InfluxDatabase(nobody, "power") as database, pytest.raises(UnavailableError, match="does not answer"):
         database.runs()
     with pytest.raises(ConfigError, match="which database"):
-        InfluxDatabase(server.url)
+        InfluxDatabase(influx_server.url)
 
 
 @pytest.mark.parametrize(

@@ -305,12 +305,22 @@ def test_every_preset_fits() -> None:
 
 
 def test_gavazzi_preset_reads_the_low_word_first(server: Server) -> None:
-    """An EM340's tenths of watts and kilowatt-hours become SI; registers written from the maker's documentation."""
+    """An EM340's tenths of watts and kilowatt-hours become SI; registers as in the preset, which nobody compared."""
     for address, value in ((0, 2305), (12, 2500), (40, 5755), (52, 100)):
         server.put(address, words("i", value)[::-1])
     meter = server.open(preset="gavazzi-em340")
     server.put(52, words("i", 101)[::-1])
     assert meter.read() == pytest.approx([575.5, 101 * 3.6e5, 230.5, 2.5])
+
+
+@pytest.mark.parametrize(("preset", "doubted"), [("eastron-sdm120", True), ("eastron-sdm230", False)])
+def test_a_preset_that_was_not_compared_says_so(server: Server, preset: str, doubted: bool) -> None:
+    """What nobody compared with the maker's document is told among the faults, from the first reading on."""
+    for address in range(0, 400, 2):
+        server.put(address, words("f", 1.0))
+    meter = server.open(preset=preset, channels=[])
+    meter.read()
+    assert [f"the preset {preset} was not compared" in fault for fault in meter.faults()] == [True] * doubted
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,35 +24,26 @@ def lines(count: int, first: int = 0) -> str:
     return "".join(batches(made, 10**9))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
-    """A running InfluxDB with a database."""
-    with Influxd(tmp_path_factory.mktemp("influxd")) as found:
-        for name in ("power", "over_udp"):
-            found.query(f"CREATE DATABASE {name}")
-        yield found
-
-
 @needs_influxd
-def test_what_is_written_over_http_is_there(server: Influxd) -> None:
+def test_what_is_written_over_http_is_there(influx_server: Influxd) -> None:
     """12,000 lines in batches arrive all, with tags, full precision of time, and values."""
-    sink = open_sink(f"{server.url}/write?db=power")
+    sink = open_sink(f"{influx_server.url}/write?db=power")
     for text in batches(iter(lines(12_000).splitlines())):
         sink.write(text)
     sink.close()
     assert (sink.lost_count, sink.last_error) == (0, "")
-    found = server.query("SELECT wall_power_w FROM wattwerk WHERE run = 'a b' AND scope = 'wall'", "power")
+    found = influx_server.query("SELECT wall_power_w FROM wattwerk WHERE run = 'a b' AND scope = 'wall'", "power")
     assert found[0]["values"] == [[NOW_NS + n, n] for n in range(12_000)]
 
 
 @needs_influxd
-def test_what_is_written_over_udp_is_there(server: Influxd) -> None:
+def test_what_is_written_over_udp_is_there(influx_server: Influxd) -> None:
     """200 lines over UDP reach the server, in datagrams that each fit into a frame."""
-    sink = open_sink(f"udp://127.0.0.1:{server.udp_port}")
+    sink = open_sink(f"udp://127.0.0.1:{influx_server.udp_port}")
     sink.write(lines(200))
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        found = server.query("SELECT count(wall_power_w) FROM wattwerk", "over_udp")
+        found = influx_server.query("SELECT count(wall_power_w) FROM wattwerk", "over_udp")
         if found and found[0]["values"][0][1] == 200:
             break
         time.sleep(0.1)
@@ -116,22 +106,22 @@ def test_a_server_that_never_comes_back_costs_lines_and_no_memory(tmp_path: Path
 
 
 @needs_influxd
-def test_wrong_lines_cost_themselves_only(server: Influxd) -> None:
+def test_wrong_lines_cost_themselves_only(influx_server: Influxd) -> None:
     """A batch that the server calls wrong is lost and told; the next one arrives."""
-    sink = open_sink(f"{server.url}/write?db=power")
+    sink = open_sink(f"{influx_server.url}/write?db=power")
     sink.write("nonsense\n")
     assert sink.lost_count == 1
     assert "400" in sink.last_error
     sink.write(f"after a_w=7 {NOW_NS}\n")
     sink.close()
-    assert server.query("SELECT a_w FROM after", "power")[0]["values"] == [[NOW_NS, 7]]
+    assert influx_server.query("SELECT a_w FROM after", "power")[0]["values"] == [[NOW_NS, 7]]
 
 
 @needs_influxd
-def test_a_missing_database_is_named(server: Influxd) -> None:
+def test_a_missing_database_is_named(influx_server: Influxd) -> None:
     """Opening a sink of a database that does not exist says so, before anything is measured."""
     with pytest.raises(UnavailableError, match=r"does not know this database or path.*elsewhere"):
-        open_sink(f"{server.url}/write?db=elsewhere")
+        open_sink(f"{influx_server.url}/write?db=elsewhere")
 
 
 @needs_influxd

@@ -306,6 +306,7 @@ class MappedMeter(Meter):
 
     interval_s = 1.0
     _quantities: Sequence[Quantity] = ()
+    _doubts: Sequence[str] = ()
 
     @classmethod
     def probe(cls) -> Probe:
@@ -321,8 +322,8 @@ class MappedMeter(Meter):
         return tuple(quantity.channel for quantity in self._quantities)
 
     def faults(self) -> list[str]:
-        """Return what was wrong with values so far, in words."""
-        return [text for quantity in self._quantities if (text := quantity.described_fault())]
+        """Return why values are to be doubted, and what was wrong with them so far, in words."""
+        return [*self._doubts, *(text for quantity in self._quantities if (text := quantity.described_fault()))]
 
 
 def probe_section(meter: type[Meter]) -> Probe:

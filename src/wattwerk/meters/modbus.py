@@ -14,7 +14,7 @@ import msgspec
 
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
 from wattwerk.meters.mapped import MappedChannel, MappedMeter, Quantity, check_channels, check_peer, load_library
-from wattwerk.meters.presets import preset_channels
+from wattwerk.meters.presets import preset_channels, preset_doubts
 
 _WHERE: Final = "meters.modbus"
 _MOST_REGISTERS: Final = 125  # of one request, by the specification
@@ -257,6 +257,7 @@ class ModbusMeter(MappedMeter):
         specs = _specs(config)
         check_channels(specs, _WHERE)
         self._paced(config)
+        self._doubts = preset_doubts("modbus", config.preset)
         self._address = f"{config.host}:{config.port}, device {config.device_id}"
         self._gap = config.gap
         self._blocks = blocks_of(specs, config.gap)

@@ -61,6 +61,17 @@ def load_preset(kind: str, name: str) -> Preset:
     return to_struct(Preset, read_toml(_DATA / kind / f"{name}.toml"), f"preset {name}")
 
 
+def preset_doubts(kind: str, name: str) -> list[str]:
+    """Return what has to be known before the values of a preset are believed; nothing where no preset is named.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    if not name or load_preset(kind, name).verified:
+        return []
+    return [f"the preset {name} was not compared with the maker's document: compare power and energy with the display"]
+
+
 def preset_channels(kind: str, name: str, channel: type[C], prefix: str, outlets: Sequence[int] = ()) -> list[C]:
     """Return the channels of a preset; none where no preset is named.
 

@@ -16,7 +16,7 @@ import msgspec
 
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
 from wattwerk.meters.mapped import MappedMeter, Quantity, check_channels, check_peer, load_library
-from wattwerk.meters.presets import preset_channels
+from wattwerk.meters.presets import preset_channels, preset_doubts
 from wattwerk.meters.snmp_config import WHERE, SnmpChannel, SnmpConfig, credentials
 
 T = TypeVar("T")
@@ -205,6 +205,7 @@ class SnmpMeter(MappedMeter):
         specs, optional = _specs(config)
         check_channels(specs, WHERE)
         self._paced(config)
+        self._doubts = preset_doubts("snmp", config.preset)
         self._address = f"{config.host}:{config.port}"
         self._version = config.version
         self._agent = _Agent(config)
