@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -190,6 +192,19 @@ def test_several_processes_write_at_once(tmp_path: Path, make_record: Make) -> N
     assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
     with Store(path) as store:
         assert len(store.records()) == 100
+
+
+def test_a_fresh_store_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
+    """SQLite refuses a second one that turns write-ahead logging on at the same moment; the store tries again."""
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(100):
+            start = threading.Barrier(4)
+
+            def opened(path: Path, start: threading.Barrier = start) -> None:
+                start.wait()
+                Store(path).close()
+
+            list(pool.map(opened, [tmp_path / f"{number}.db"] * 4))
 
 
 def test_a_figure_name_without_a_unit_is_refused(make_record: Make) -> None:

@@ -7,6 +7,7 @@ once. An older file is migrated when it is opened; a newer one is refused and le
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,7 @@ class Store:
                     f"cannot create {self.path.parent} ({error.strerror})", "set WATTWERK_HOME to a writable folder"
                 ) from error
             self._connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
             self._connection.execute("PRAGMA synchronous = FULL")
             self._migrate()
 
@@ -181,6 +182,18 @@ class Store:
                 self._connection.execute("ROLLBACK") if self._connection.in_transaction else None
                 raise
             self._connection.execute("COMMIT")
+
+    def _write_ahead(self) -> None:
+        """Turn write-ahead logging on; SQLite answers busy at once, without waiting, when two processes do that."""
+        deadline = time.monotonic() + _WAIT_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
