@@ -59,6 +59,7 @@ class Hello(msgspec.Struct, frozen=True):
         faults: Meters that could not be opened, and why.
         locked: The counter whose ticks the samples follow.
         reach_s: Of the channels of slow meters: how long after a time their next value may come.
+        meters: Channel -> the name of its meter.
         error: Message and remedy of a ConfigError that ends the recorder; empty if all is well.
     """
 
@@ -68,6 +69,7 @@ class Hello(msgspec.Struct, frozen=True):
     faults: list[str] = []
     locked: str | None = None
     reach_s: dict[str, float] = {}
+    meters: dict[str, str] = {}
     error: list[str | None] = []
 
 

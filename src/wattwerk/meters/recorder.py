@@ -79,6 +79,7 @@ class Recorder:
         accelerators: What the meters watch.
         limits: Fixed limits of what they watch, such as ``gpu0_temperature_slowdown_celsius``.
         locked: The counter whose ticks the samples follow; None if there is no such counter.
+        meters: Channel -> the name of its meter.
         gate: Pauses and resumes the sampling, also from other processes.
 
     Raises:
@@ -99,6 +100,7 @@ class Recorder:
         self.accelerators: list[Accelerator] = []
         self.limits: dict[str, float] = {}
         self.locked: str | None = None
+        self.meters: dict[str, str] = {}
         self._reach_s: dict[str, float] = {}
         self._faults: list[str] = []
 
@@ -157,6 +159,7 @@ class Recorder:
         self.accelerators = hello.accelerators
         self.limits = hello.limits
         self.locked = hello.locked
+        self.meters = hello.meters
         self._reach_s = hello.reach_s
         self._faults = hello.faults
         self._row_type = _row_type(len(self.channels))
@@ -204,6 +207,11 @@ class Recorder:
         return Trace(
             self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, list(self._reach_s)
         )
+
+    @property
+    def slow(self) -> tuple[str, ...]:
+        """Names of the channels of slow meters, which are read in threads of their own."""
+        return tuple(self._reach_s)
 
     def check(self) -> None:
         """Raise a MeasurementError if the sampling process ended by itself."""

@@ -76,7 +76,8 @@ class Source:
         if self.failures:
             found.append(f"{self.name}: {self.failures} failed reads, the last one with {self.last_error}")
         if self.hangs:
-            found.append(f"{self.name}: hung {self.hangs} times, {'still does' if self.hung else 'answers again'}")
+            times = "once" if self.hangs == 1 else f"{self.hangs} times"
+            found.append(f"{self.name}: hung {times}, {'still does' if self.hung else 'answers again'}")
         more = [*self.meter.faults(), *self._plausibility.faults()]
         return found + [f"{self.name}: {fault}" for fault in more]
 
@@ -419,6 +420,7 @@ def _run(folder: Path) -> bool:
             if source.slow
             for channel in source.channels
         },
+        meters={channel.name: source.name for source in sources for channel in source.channels},
     )
     rows = RowFile(folder / protocol.ROWS, len(channels))
     sampler = Sampler(sources, rows, Keeper(Gate(str(folder / protocol.GATE))), job.rate_hz)

@@ -1,0 +1,1 @@
+"""Metering: what is done with running meters: anything measured, and meters brought into line with each other."""
