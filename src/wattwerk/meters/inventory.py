@@ -8,6 +8,7 @@ from typing import Any, Final
 from wattwerk.config import home, to_struct, user_section
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.meters import METERS
+from wattwerk.meters.containment import user_contains
 from wattwerk.meters.protocol import MeterSpec
 from wattwerk.registry import Probe, suggestion
 
@@ -18,12 +19,13 @@ READING_BOUND_RATIO: Final = 0.1
 
 
 def check_sections() -> None:
-    """Check that every section ``[meters.<name>]`` of the user's ``config.toml`` is one of a meter and fits it.
+    """Check that every section ``[meters.<name>]`` of the user's ``config.toml`` fits its meter, and ``[contains]``.
 
     Raises:
         ConfigError: A name is that of no meter, an option is none of its meter's or has a wrong value, or
             ``config.toml`` cannot be read.
     """
+    user_contains()
     known = METERS.names()
     path = home() / "config.toml"
     for name in user_section("meters"):

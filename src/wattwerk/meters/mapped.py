@@ -49,6 +49,7 @@ class MappedChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         step: By how much a counter grows at least when it moves, in joules; by default one unit of the device's where
             that counts in whole numbers, else 0.
         accuracy_ratio: The device's own error bound as a fraction, where its maker states one.
+        contains: Names of parts or channels that lie inside what this one measures, also patterns such as ``rack_l*``.
 
     Raises:
         ConfigError: The name has no unit, or another value does not fit it.
@@ -64,6 +65,7 @@ class MappedChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     wraps_at: float | None = None
     step: float | None = None
     accuracy_ratio: float | None = None
+    contains: list[str] = []
 
     def __post_init__(self) -> None:
         unit = self._unit()
@@ -114,6 +116,7 @@ class MappedChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             limit=self.maximum if math.isfinite(self.maximum) else None,
             signed=self.lowest() < 0,
             step=self.step or 0.0,
+            contains=tuple(self.contains),
         )
 
     def whole(self) -> float | None:
