@@ -17,9 +17,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from wattwerk.config import to_struct, user_section
 from wattwerk.errors import ConfigError, UnavailableError, WattwerkError
 from wattwerk.meters.base import Channel, Meter
+from wattwerk.meters.sections import options_of, probe_configured
 from wattwerk.records import Scope
 from wattwerk.registry import Probe
 from wattwerk.units import UNITS, unit_of
@@ -335,14 +335,10 @@ def probe_section(meter: type[Meter]) -> Probe:
     Args:
         meter: A meter that cannot be found without configuration.
     """
-    where = f"meters.{meter.name}"
     try:
-        section: dict[str, Any] = user_section("meters", meter.name)
-        if not section:
-            return Probe(False, f"{meter.name}: not configured", f"add a section [{where}] to config.toml")
-        opened = meter(to_struct(meter.config, section, where))
+        options = options_of(meter.name)
     except WattwerkError as error:
         return Probe(False, error.message, error.remedy)
-    names = ", ".join(channel.name for channel in opened.channels)
-    opened.close()
-    return Probe(True, names)
+    if not options:
+        return Probe(False, f"{meter.name}: not configured", f"add a section [meters.{meter.name}] to config.toml")
+    return probe_configured(meter, options)
