@@ -319,6 +319,21 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path: Path) -> None:
     assert {msgspec.convert(r, Record).id for r in found} >= {record.id for record in kept}
 
 
+def test_the_doctor_says_what_is_used_and_why(wattwerk_home: Path) -> None:
+    """A meter is used, is off with the reason, does not work, or is to be used and fails; in 80 columns."""
+    wattwerk_home.mkdir()
+    (wattwerk_home / "config.toml").write_text(
+        '[meters.cpu-model]\nidle_w = 10.0\nmax_w = 50.0\n[meters.rapl]\nroot = "/nowhere"\n'
+        '[meters.desk]\nkind = "shelly"\nurl = "http://127.0.0.1:9"\n'
+    )
+    lines = wattwerk("doctor").stdout.splitlines()
+    marks = {line.split()[0]: line.split()[1] for line in lines if line[:1].strip() and len(line.split()) > 1}
+    expected = {"host-load": "used", "cpu-model": "off", "desk": "fails", "tasmota": "no", "rapl": "fails"}
+    assert {name: marks[name] for name in expected} == expected
+    assert any("not used: the processor is left to rapl" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
 def test_doctor_and_models_say_what_is_there() -> None:
     """The doctor lists meters, runtimes and devices with reasons; the list of models has their sizes."""
     found = json.loads(wattwerk("doctor", "--json").stdout)
@@ -326,6 +341,8 @@ def test_doctor_and_models_say_what_is_there() -> None:
     assert "onnxruntime cpu" in found["devices"]
     for probe in [*found["meters"].values(), *found["runtimes"].values()]:
         assert probe["available"] or probe["detail"]
+    assert found["meters"]["host-load"]["used"] is True
+    assert found["meters"]["rapl"]["used"] is found["meters"]["rapl"]["available"]
     text = wattwerk("doctor").stdout
     assert max(len(line) for line in text.splitlines()) <= 80
     models = {m["name"]: m for m in json.loads(wattwerk("models", "--json").stdout)}

@@ -61,13 +61,17 @@ def test_a_registry_imports_only_what_is_asked_for() -> None:
 
 def test_a_third_party_plugs_in_and_a_clash_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed entry point is found; one that takes a built-in name is refused."""
-    info = tmp_path / "other-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[wattwerk.samples]\nextra = json:dumps\n")
-    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(name: str, point: str) -> None:
+        info = tmp_path / name / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[wattwerk.samples]\n{point} = json:dumps\n")
+        monkeypatch.syspath_prepend(info.parent)
+
+    install("other", "extra")
     registry: Registry[object] = Registry("samples", {"good": "json:loads"})
     assert registry.names() == ["good", "extra"]
-    (info / "entry_points.txt").write_text("[wattwerk.samples]\ngood = json:dumps\n")
+    install("rude", "good")
     with pytest.raises(ConfigError, match="'good'"):
         registry.names()

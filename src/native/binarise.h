@@ -196,6 +196,12 @@ class Binariser {
         // operations are added as numbers: what differs by neighbourhood never carries into the next field
 #if defined(__AVX512BW__)  // as one store: two halves are slower
         _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_load_si512(from), _mm512_load_si512(adjust)));
+#elif defined(__AVX2__)
+        const auto* const left = reinterpret_cast<const __m256i*>(from);
+        const auto* const right = reinterpret_cast<const __m256i*>(adjust);
+        auto* const sums = reinterpret_cast<__m256i*>(to);
+        for (int half = 0; half < 2; ++half)
+            _mm256_storeu_si256(sums + half, _mm256_add_epi32(_mm256_load_si256(left + half), _mm256_load_si256(right + half)));
 #else
         using Word [[gnu::may_alias]] = std::uint32_t;
         const auto* const __restrict left = reinterpret_cast<const Word*>(from);

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#if defined(__AVX512BW__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -160,9 +160,71 @@ inline void follow(EncoderState& state, Context* contexts, const Operation* oper
     state.range = static_cast<std::uint32_t>(range) + 256;
 }
 
+// Adds to low what operations add to it: each one moves low up and adds a number.
+inline void emit_each(EncoderState& state, const Operation* operations, const Trace& trace, std::size_t first,
+                      std::size_t count) {
+    std::uint64_t low = state.low;
+    std::uint32_t pending = state.pending;
+#pragma GCC unroll 2
+    for (std::size_t index = first; index < count; ++index) {
+        const std::uint32_t code = trace.codes[index], range = trace.ranges[index] + 256u;
+        const std::uint32_t least = kCoding.least[code >> 1][(range >> 5) & 7], most = range - least;
+        const std::uint32_t mask = 0u - ((code ^ (code >> 6)) & 1);
+        const std::uint32_t kept = mask ? least : most;
+        const std::uint32_t shift = static_cast<std::uint32_t>(__builtin_clz(kept)) - 23 + operations[index].bits;
+        low = ((low + (most & mask)) << shift) + (trace.ranges[index + 1] + std::uint64_t{256}) * operations[index].value;
+        pending += shift;
+        if (pending >= 32) [[unlikely]] {
+            state.low = low;
+            state.pending = pending;
+            flush<32>(state);
+            low = state.low;
+            pending = state.pending;
+        }
+    }
+    state.low = low;
+    state.pending = pending;
+}
+
+#if defined(__AVX2__)
+// Sums of four operations each, to be added to low one after the other.
+struct Fours {
+    struct Sum {
+        std::uint64_t added;
+        std::uint64_t shift;  // how far low moves before
+    };
+    alignas(64) Sum at[kCodedTogether / 4 + 4];
+};
+
+inline void add_fours(EncoderState& state, const Fours& fours, std::size_t count) {
+    std::uint64_t low = state.low;
+    std::uint32_t pending = state.pending;
+    for (std::size_t index = 0; index < count; ++index) {
+        const auto shift = static_cast<std::uint32_t>(fours.at[index].shift);
+        if (shift > 22) [[unlikely]] {  // up to 32: there would be no room above the register
+            state.low = low;
+            state.pending = pending;
+            if (pending >= 16) flush<16>(state);
+            low = state.low;
+            pending = state.pending;
+        }
+        low = (low << shift) + fours.at[index].added;
+        pending += shift;
+        if (pending >= 32) [[unlikely]] {
+            state.low = low;
+            state.pending = pending;
+            flush<32>(state);
+            low = state.low;
+            pending = state.pending;
+        }
+    }
+    state.low = low;
+    state.pending = pending;
+}
+#endif
+
 #if defined(__AVX512BW__) && defined(__AVX512CD__)
-// Adds to low what operations add to it. Each one moves low up and adds a number; so do four of them together, and what
-// they do is found for sixteen at a time.
+// Each operation moves low up and adds a number; so do four of them together, and what they do is found for sixteen at a time.
 inline void emit(EncoderState& state, const Operation* operations, const Trace& trace, std::size_t count) {
     alignas(64) static constexpr auto probabilities = [] {
         struct {
@@ -177,7 +239,7 @@ inline void emit(EncoderState& state, const Operation* operations, const Trace& 
     const auto bytes_at = [](const std::uint8_t* from) {
         return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
     };
-    alignas(64) std::uint64_t sums[kCodedTogether / 2 + 8];  // of four operations each: what is added, how far low moves
+    Fours fours;
     for (std::size_t index = 0; index < count; index += 16) {
         const auto present = static_cast<__mmask16>(count - index < 16 ? (1u << (count - index)) - 1 : 0xffffu);
         const __m512i operation = _mm512_maskz_loadu_epi32(present, operations + index);
@@ -207,56 +269,68 @@ inline void emit(EncoderState& state, const Operation* operations, const Trace& 
         const __m512i later_shift = _mm512_unpackhi_epi64(pair_shift, pair_shift);
         const __m512i four = _mm512_add_epi64(_mm512_sllv_epi64(pair, later_shift), _mm512_unpackhi_epi64(pair, pair));
         const __m512i four_shift = _mm512_add_epi64(pair_shift, later_shift);
-        _mm512_store_si512(sums + index / 2, _mm512_unpacklo_epi64(four, four_shift));
+        _mm512_store_si512(fours.at + index / 4, _mm512_unpacklo_epi64(four, four_shift));
     }
-    std::uint64_t low = state.low;
-    std::uint32_t pending = state.pending;
-    for (std::size_t index = 0; index < count; index += 4) {
-        const auto shift = static_cast<std::uint32_t>(sums[index / 2 + 1]);
-        if (shift > 22) [[unlikely]] {  // up to 32: there would be no room above the register
-            state.low = low;
-            state.pending = pending;
-            if (pending >= 16) flush<16>(state);
-            low = state.low;
-            pending = state.pending;
-        }
-        low = (low << shift) + sums[index / 2];
-        pending += shift;
-        if (pending >= 32) [[unlikely]] {
-            state.low = low;
-            state.pending = pending;
-            flush<32>(state);
-            low = state.low;
-            pending = state.pending;
-        }
+    add_fours(state, fours, (count + 3) / 4);
+}
+#elif defined(__AVX2__)
+// As with AVX-512, eight at a time; what is left over is added one by one.
+inline void emit(EncoderState& state, const Operation* operations, const Trace& trace, std::size_t count) {
+    alignas(16) static constexpr auto probabilities = [] {
+        struct {
+            std::uint8_t at[32];
+        } table{};
+        for (int index = 0; index < 32; ++index) table.at[index] = static_cast<std::uint8_t>(kProbabilities[index]);
+        return table;
+    }();
+    const auto* const from = reinterpret_cast<const __m128i*>(probabilities.at);
+    const __m256i probable = _mm256_broadcastsi128_si256(_mm_load_si128(from));
+    const __m256i improbable = _mm256_broadcastsi128_si256(_mm_load_si128(from + 1));
+    const __m256i one = _mm256_set1_epi32(1), half = _mm256_set1_epi32(32), most_distant = _mm256_set1_epi32(31);
+    const __m256i least_range = _mm256_set1_epi32(256), byte = _mm256_set1_epi32(255), nine = _mm256_set1_epi32(9);
+    const __m256i first = _mm256_set1_epi64x(0xffffffff);
+    const auto bytes_at = [](const std::uint8_t* bytes) {
+        return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
+    };
+    Fours fours;
+    const std::size_t whole = count & ~std::size_t{7};
+    for (std::size_t index = 0; index < whole; index += 8) {
+        const __m256i operation = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(operations + index));
+        const __m256i code = bytes_at(trace.codes + index), low_range = bytes_at(trace.ranges + index);
+        const __m256i distance = _mm256_abs_epi32(_mm256_sub_epi32(_mm256_srli_epi32(code, 1), half));
+        const __m256i without_model = _mm256_cmpgt_epi32(distance, half);
+        const __m256i entry = _mm256_min_epi32(distance, most_distant);
+        const __m256i found = _mm256_blendv_epi8(_mm256_shuffle_epi8(probable, entry), _mm256_shuffle_epi8(improbable, entry),
+                                                 _mm256_slli_epi32(entry, 3));
+        const __m256i probability = _mm256_andnot_si256(without_model, _mm256_and_si256(found, byte));
+        const __m256i quarter = _mm256_add_epi32(_mm256_srli_epi32(low_range, 5), nine);
+        const __m256i least = _mm256_srli_epi32(_mm256_mullo_epi16(probability, quarter), 3);
+        const __m256i most = _mm256_sub_epi32(_mm256_add_epi32(low_range, least_range), least);
+        const __m256i is_least = _mm256_cmpeq_epi32(
+            _mm256_and_si256(_mm256_xor_si256(code, _mm256_srli_epi32(code, 6)), one), one);
+        const __m256i kept = _mm256_blendv_epi8(most, least, is_least);
+        // the exponent of a float is where its highest bit is
+        const __m256i exponent = _mm256_srli_epi32(_mm256_castps_si256(_mm256_cvtepi32_ps(kept)), 23);
+        const __m256i bits = _mm256_and_si256(_mm256_srli_epi32(operation, 16), byte);
+        const __m256i shift = _mm256_add_epi32(_mm256_sub_epi32(_mm256_set1_epi32(127 + 8), exponent), bits);
+        const __m256i next_range = _mm256_add_epi32(bytes_at(trace.ranges + index + 1), least_range);
+        const __m256i sum = _mm256_add_epi32(_mm256_sllv_epi32(_mm256_and_si256(most, is_least), shift),
+                                             _mm256_madd_epi16(next_range, _mm256_srli_epi32(operation, 24)));
+        const __m256i second_shift = _mm256_srli_epi64(shift, 32);
+        const __m256i pair = _mm256_add_epi64(_mm256_sllv_epi64(_mm256_and_si256(sum, first), second_shift),
+                                              _mm256_srli_epi64(sum, 32));
+        const __m256i pair_shift = _mm256_add_epi64(_mm256_and_si256(shift, first), second_shift);
+        const __m256i later_shift = _mm256_unpackhi_epi64(pair_shift, pair_shift);
+        const __m256i four = _mm256_add_epi64(_mm256_sllv_epi64(pair, later_shift), _mm256_unpackhi_epi64(pair, pair));
+        const __m256i four_shift = _mm256_add_epi64(pair_shift, later_shift);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(fours.at + index / 4), _mm256_unpacklo_epi64(four, four_shift));
     }
-    state.low = low;
-    state.pending = pending;
+    add_fours(state, fours, whole / 4);
+    emit_each(state, operations, trace, whole, count);
 }
 #else
-// Adds to low what operations add to it: each one moves low up and adds a number.
 inline void emit(EncoderState& state, const Operation* operations, const Trace& trace, std::size_t count) {
-    std::uint64_t low = state.low;
-    std::uint32_t pending = state.pending;
-#pragma GCC unroll 2
-    for (std::size_t index = 0; index < count; ++index) {
-        const std::uint32_t code = trace.codes[index], range = trace.ranges[index] + 256u;
-        const std::uint32_t least = kCoding.least[code >> 1][(range >> 5) & 7], most = range - least;
-        const std::uint32_t mask = 0u - ((code ^ (code >> 6)) & 1);
-        const std::uint32_t kept = mask ? least : most;
-        const std::uint32_t shift = static_cast<std::uint32_t>(__builtin_clz(kept)) - 23 + operations[index].bits;
-        low = ((low + (most & mask)) << shift) + (trace.ranges[index + 1] + std::uint64_t{256}) * operations[index].value;
-        pending += shift;
-        if (pending >= 32) [[unlikely]] {
-            state.low = low;
-            state.pending = pending;
-            flush<32>(state);
-            low = state.low;
-            pending = state.pending;
-        }
-    }
-    state.low = low;
-    state.pending = pending;
+    emit_each(state, operations, trace, 0, count);
 }
 #endif
 

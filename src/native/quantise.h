@@ -58,25 +58,38 @@ struct Trellis {
                        std::int32_t* out);
 };
 
-// The distances to the four multiples around each value. A residue that zero has too takes the nearer of both.
+// The distances to the four multiples around each value. A residue that zero has too takes the nearer of both. In passes
+// over short parts: with the bound of what is near zero in the same loop, a compiler would branch on it instead of using vectors.
 inline void Trellis::measure(const float* values, float inverse, std::uint64_t count, std::uint64_t* out) {
-    auto* words = reinterpret_cast<std::uint32_t*>(out);
-    for (std::uint64_t index = 0; index < count; ++index) {
-        const float scaled = std::fabs(values[index]) * inverse;
-        const std::int32_t whole = static_cast<std::int32_t>(scaled);
-        const std::int32_t first = whole > 2 ? whole - 1 : 1;
-        const float offset = scaled - static_cast<float>(first);
-        const float near_zero = scaled < 4.0f ? scaled : 4.0f;
-        const std::int32_t zero = static_cast<std::int32_t>(near_zero * near_zero * kUnit + 0.5f);
-        std::int32_t distance[4];
-        for (int residue = 0; residue < 4; ++residue) {
-            const float away = offset - static_cast<float>((residue - first) & 3);
-            distance[residue] = static_cast<std::int32_t>(away * away * kUnit + 0.5f);
+    constexpr std::uint64_t kPart = 512;
+    float near_zero[kPart];
+    std::uint32_t low[kPart], high[kPart];
+    for (; count > 0; ) {
+        const std::uint64_t now = count < kPart ? count : kPart;
+        for (std::uint64_t index = 0; index < now; ++index) {
+            const float scaled = std::fabs(values[index]) * inverse;
+            near_zero[index] = scaled < 4.0f ? scaled : 4.0f;
         }
-        distance[0] = distance[0] < zero ? distance[0] : zero;
-        distance[3] = distance[3] < zero ? distance[3] : zero;
-        words[2 * index] = static_cast<std::uint32_t>(distance[0] | distance[1] << 16);
-        words[2 * index + 1] = static_cast<std::uint32_t>(distance[2] | distance[3] << 16);
+        for (std::uint64_t index = 0; index < now; ++index) {
+            const float scaled = std::fabs(values[index]) * inverse;
+            const std::int32_t whole = static_cast<std::int32_t>(scaled);
+            const std::int32_t first = whole > 2 ? whole - 1 : 1;
+            const float offset = scaled - static_cast<float>(first);
+            const std::int32_t zero = static_cast<std::int32_t>(near_zero[index] * near_zero[index] * kUnit + 0.5f);
+            std::int32_t distance[4];
+            for (int residue = 0; residue < 4; ++residue) {
+                const float away = offset - static_cast<float>((residue - first) & 3);
+                distance[residue] = static_cast<std::int32_t>(away * away * kUnit + 0.5f);
+            }
+            distance[0] = distance[0] < zero ? distance[0] : zero;
+            distance[3] = distance[3] < zero ? distance[3] : zero;
+            low[index] = static_cast<std::uint32_t>(distance[0] | distance[1] << 16);
+            high[index] = static_cast<std::uint32_t>(distance[2] | distance[3] << 16);
+        }
+        for (std::uint64_t index = 0; index < now; ++index) out[index] = low[index] | std::uint64_t{high[index]} << 32;
+        values += now;
+        out += now;
+        count -= now;
     }
 }
 

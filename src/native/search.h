@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512BW__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -88,7 +88,7 @@ class SetSearch {
 
   private:
     // Counters as they are where they are computed with, and as indices where their successors are looked up.
-#if defined(__AVX512BW__)
+#if defined(__AVX2__)
     static constexpr int kScaleA = 1, kOriginA = 0, kOriginB = 0;
 #else
     static constexpr int kScaleA = 2, kOriginA = 128, kOriginB = 2048;
@@ -148,6 +148,74 @@ inline void SetSearch::observe(const Operation* operations, std::size_t count) {
         };
         _mm256_store_si256(at_a, step(a, 3, shift_a));
         _mm256_store_si256(at_b, step(b, 7, shift_b));
+    }
+}
+#elif defined(__AVX2__)
+// A table of 32 bytes, looked up in by bytes below 32: two halves, of which bit 4 says which one counts.
+struct ByteTable {
+    __m128i first, second;
+
+    template <typename Value>
+    explicit ByteTable(Value value) {
+        alignas(16) std::uint8_t bytes[32];
+        for (int index = 0; index < 32; ++index) bytes[index] = static_cast<std::uint8_t>(value(index));
+        first = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes));
+        second = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes + 16));
+    }
+
+    __m128i at(__m128i index, __m128i which) const {
+        return _mm_blendv_epi8(_mm_shuffle_epi8(first, index), _mm_shuffle_epi8(second, index), which);
+    }
+    __m256i at(__m256i index, __m256i which) const {
+        return _mm256_blendv_epi8(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(first), index),
+                                  _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(second), index), which);
+    }
+};
+
+inline void SetSearch::observe(const Operation* operations, std::size_t count) {
+    // sizes of steps are multiples of 16, so that a byte is enough, shifted by four less
+    alignas(32) std::uint16_t factors_a[16] = {}, factors_b[16] = {};
+    for (std::size_t set = 0; set < kParameterSets; ++set) {
+        factors_a[set] = static_cast<std::uint16_t>(4096 >> kSets[set].shift_a);
+        factors_b[set] = static_cast<std::uint16_t>(4096 >> kSets[set].shift_b);
+    }
+    const __m256i factor_a = _mm256_load_si256(reinterpret_cast<const __m256i*>(factors_a));
+    const __m256i factor_b = _mm256_load_si256(reinterpret_cast<const __m256i*>(factors_b));
+    const ByteTable sizes([](int index) { return kAdaptation[index] >> 4; });
+    // by distance from the middle row: what the more probable bin costs fits into a byte
+    const ByteTable usual([](int distance) { return kCosts.cost[1][32 + distance]; });
+    const ByteTable rare_low([](int distance) { return kCosts.cost[0][32 + distance] & 255; });
+    const ByteTable rare_high([](int distance) { return kCosts.cost[0][32 + distance] >> 8; });
+    const __m256i zero = _mm256_setzero_si256(), sixteen = _mm256_set1_epi16(16);
+    const __m128i most_distant = _mm_set1_epi8(31);
+    for (std::size_t position = 0; position < count; ++position) {
+        const std::uint32_t context = operations[position].where >> 2;
+        const int bin = operations[position].where & 1;
+        const __m256i sign = _mm256_set1_epi16(static_cast<std::int16_t>(2 * bin - 1));
+        auto* at_a = reinterpret_cast<__m256i*>(a_[context]);
+        auto* at_b = reinterpret_cast<__m256i*>(b_[context]);
+        const __m256i a = _mm256_load_si256(at_a), b = _mm256_load_si256(at_b);
+
+        const __m256i rows = _mm256_srai_epi16(_mm256_add_epi16(_mm256_slli_epi16(a, 4), b), 7);
+        const __m128i row = _mm_packs_epi16(_mm256_castsi256_si128(rows), _mm256_extracti128_si256(rows, 1));
+        const __m128i distance = _mm_min_epu8(_mm_abs_epi8(row), most_distant), half = _mm_slli_epi16(distance, 3);
+        const __m128i is_rare = _mm_xor_si128(row, _mm_set1_epi8(static_cast<char>(bin - 1)));
+        const __m128i low = _mm_blendv_epi8(usual.at(distance, half), rare_low.at(distance, half), is_rare);
+        const __m128i high = _mm_blendv_epi8(_mm_setzero_si128(), rare_high.at(distance, half), is_rare);
+        auto* at_cost = reinterpret_cast<__m256i*>(costs_[context]);
+        const __m256i cost0 = _mm256_cvtepu16_epi32(_mm_unpacklo_epi8(low, high));
+        const __m256i cost1 = _mm256_cvtepu16_epi32(_mm_unpackhi_epi8(low, high));
+        _mm256_store_si256(at_cost, _mm256_add_epi32(_mm256_load_si256(at_cost), cost0));
+        _mm256_store_si256(at_cost + 1, _mm256_add_epi32(_mm256_load_si256(at_cost + 1), cost1));
+
+        const __m256i index_a = _mm256_add_epi16(_mm256_srai_epi16(_mm256_sign_epi16(a, sign), 3), sixteen);
+        const __m256i index_b = _mm256_add_epi16(_mm256_srai_epi16(_mm256_sign_epi16(b, sign), 7), sixteen);
+        const __m256i index = _mm256_packus_epi16(index_a, index_b);  // unpacking undoes it
+        const __m256i size = sizes.at(index, _mm256_slli_epi16(index, 3));
+        const __m256i size_a = _mm256_mulhi_epu16(_mm256_unpacklo_epi8(zero, size), factor_a);
+        const __m256i size_b = _mm256_mulhi_epu16(_mm256_unpackhi_epi8(zero, size), factor_b);
+        _mm256_store_si256(at_a, _mm256_add_epi16(a, _mm256_sign_epi16(size_a, sign)));
+        _mm256_store_si256(at_b, _mm256_add_epi16(b, _mm256_sign_epi16(size_b, sign)));
     }
 }
 #else

@@ -172,18 +172,32 @@ def _facts(record: Record) -> dict[str, str]:
 
 
 def probes_table(title: str, probes: dict[str, Probe]) -> Table:
-    """Return what a room has to offer here: available or not, what was found, and the remedy."""
+    """Return what a room has to offer here: available or not, what was found, and the remedy.
+
+    A meter also says whether a measurement uses it, and if not although it could, why.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title, no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("Found, or reason and remedy", overflow="fold")
     for name, probe in probes.items():
-        mark = Text("yes", style="green") if probe.available else Text("no", style="yellow")
+        used = getattr(probe, "used", None)
         detail = Text(probe.detail)
+        if reason := getattr(probe, "reason", ""):
+            detail.append(f"\n{'not all of it' if used else 'not used'}: {reason}")
         if probe.remedy:
             detail.append(f"\n→ {probe.remedy}", style="dim")
-        table.add_row(name, mark, detail)
+        table.add_row(name, _mark(probe.available, used), detail)
     return table
+
+
+def _mark(available: bool, used: bool | None) -> Text:
+    """Return whether a back end works; of a meter also whether it is used, or is to be used and does not work."""
+    if not available:
+        return Text("fails", style="red") if used else Text("no", style="yellow")
+    if used is None:
+        return Text("yes", style="green")
+    return Text("used", style="green") if used else Text("off")
 
 
 def print_examination(found: dict[str, dict[str, Probe]]) -> None:

@@ -222,7 +222,7 @@ def watch(
     Args:
         recorder: A running one.
         duration_s: How long; None until Ctrl-C.
-        total: The channels that make up the system's total; by default those of the widest scope.
+        total: The channels that make up the system's total; by default those that lie inside no other.
         faults: Returns what else went wrong, in words, such as ``Streaming.faults``.
         console: Where to draw.
 

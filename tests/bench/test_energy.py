@@ -129,6 +129,27 @@ def test_a_wall_meter_is_the_system_and_nothing_is_added_to_it() -> None:
     assert found["system_power_w"].provenance is Provenance.DERIVED
 
 
+def test_a_board_and_its_cards_make_the_system() -> None:
+    """A board's own sensor holds the processor but no plug-in card, unless the user says so."""
+    board = Channel(name="psys0_energy_j", form="counter", scope=Scope.BOARD)
+    energy = 60 * np.arange(0, 12.05, 0.1)
+    beside = figures(trace(*modelled_cpu(), (board, energy)))["system_power_w"]
+    assert beside.value == pytest.approx(560, rel=0.01)
+    assert (beside.provenance, beside.note) == (
+        Provenance.DERIVED, "board + accelerator; power supply, fans and disks are not in it",
+    )  # fmt: skip
+    holds = Channel(name="psys0_energy_j", form="counter", scope=Scope.BOARD, contains=("gpu0",))
+    assert figures(trace(*modelled_cpu(), (holds, energy)))["system_power_w"].value == pytest.approx(60)
+
+
+def test_a_plug_behind_another_is_not_added() -> None:
+    """Of two wall meters of which one feeds the other, scope and system are the first one alone."""
+    left = Channel(name="left_power_w", form="gauge", scope=Scope.WALL, contains=("right",))
+    right = Channel(name="right_power_w", form="gauge", scope=Scope.WALL)
+    found = figures(trace((right, np.full(121, 700.0)), (left, np.full(121, 900.0))))
+    assert found["system_power_w"].value == found["wall_power_w"].value == pytest.approx(900)
+
+
 def test_each_card_gives_what_it_has() -> None:
     """A second card without a counter keeps its power: in its own figures, and in the sum of the system."""
     second = Channel(name="gpu1_power_w", form="gauge", scope=Scope.ACCELERATOR)

@@ -24,6 +24,7 @@ from wattwerk.codec.containers import Restored, open_model, write_model
 from wattwerk.codec.model_files import digest, read_arrays, read_head
 from wattwerk.codec.model_packing import PackRequest, pack_model
 from wattwerk.codec.model_unpacking import unpack_model
+from wattwerk.codec.packing import pack_file
 from wattwerk.errors import BitstreamError, ConfigError, UnavailableError, WattwerkError
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -139,6 +140,15 @@ def test_npz_through_a_stream(tmp_path: Path) -> None:
     pack_model(tmp_path / "in.npz", None, EXACT)
     assert unpack_model(tmp_path / "in.nnc", tmp_path / "out.npz").tensors_count == len(arrays)
     near(dict(open_model(tmp_path / "out.npz").read()), arrays)
+
+
+def test_a_first_tensor_of_any_size_comes_back(tmp_path: Path) -> None:
+    """What stands before the tensors is read without a bound on these: a large one that packs well is no damage."""
+    many = (1 << 24) + 1
+    pack_file({"w": np.zeros((many, 1), dtype=np.float32)}, tmp_path / "in.nnc", qp=-8)
+    unpack_model(tmp_path / "in.nnc", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as found:
+        assert found["w"].shape == (many, 1)
 
 
 def test_objects_in_an_npz_are_not_run(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def calibrated() -> Calibration:
     """Calibrate a plug that is late by 0.45 s and renews its value every 0.1 s."""
     load = Load(processes=1)
     with plug(power_of(load, 80.0), delay_s=0.45, renewed_s=0.1) as device:
-        return calibrate([shelly(device, interval_s=0.2)], load=load, plan=QUICK)
+        spec = msgspec.structs.replace(shelly(device, interval_s=0.2), section="desk")
+        return calibrate([spec], load=load, plan=QUICK)
 
 
 def test_a_plug_is_calibrated(calibrated: Calibration) -> None:
@@ -89,8 +90,8 @@ def test_a_plug_is_calibrated(calibrated: Calibration) -> None:
     assert one.fit.gain_low_ratio <= GAIN * 80 <= one.fit.gain_high_ratio
     assert one.fit.offset_w == pytest.approx(OFFSET_W, abs=12)  # a few reads in each pulse
     assert "hardly moved" in energy.refusal
-    assert calibrated.latencies() == {"shelly": one}
-    assert f"[meters.shelly]\nlatency_s = {one.latency_s}  # calibrated 2" in calibrated.toml()
+    assert calibrated.latencies() == {"desk": one}
+    assert f"[meters.desk]\nlatency_s = {one.latency_s}  # calibrated 2" in calibrated.toml()
 
 
 def test_energies_agree_afterwards(calibrated: Calibration) -> None:
@@ -101,10 +102,10 @@ def test_energies_agree_afterwards(calibrated: Calibration) -> None:
     with plug(truth.power_w, delay_s=0.45, renewed_s=0.1, noise_w=0.0) as device, ExitStack() as stack:
         pair = [shelly(device, "raw", interval_s=0.05), shelly(device, "set", interval_s=0.05, latency_s=latency_s)]
         recorder = stack.enter_context(Recorder(pair))
-        time.sleep((count + 2) * half_ns / 1e9)
-        trace = recorder.trace()
+        first = time.perf_counter_ns() // half_ns + 1
+        trace = recorder.trace(until_ns=(first + count) * half_ns + 10**9, timeout_s=20)
     wrong: dict[str, list[float]] = {"raw": [], "set": []}
-    for number in range(int(trace.time_ns[0]) // half_ns + 1, int(trace.time_ns[0]) // half_ns + 1 + count):
+    for number in range(first, first + count):
         start_ns, end_ns = number * half_ns, (number + 1) * half_ns
         true_j = GAIN * truth.energy_j(start_ns, end_ns) + OFFSET_W * half_ns / 1e9
         for name, errors in wrong.items():
@@ -116,7 +117,7 @@ def test_energies_agree_afterwards(calibrated: Calibration) -> None:
 def test_the_record_tells_it_later(calibrated: Calibration) -> None:
     """A record of kind calibration has the figures; one that is refused has failed, and says why."""
     power, energy = sorted(calibrated.records(), key=lambda record: record.status is not Status.OK)
-    assert (power.kind, power.subject.name, power.setup.device) == ("calibration", "shelly0_power_w", "shelly")
+    assert (power.kind, power.subject.name, power.setup.device) == ("calibration", "shelly0_power_w", "desk")
     assert power.group == energy.group
     assert power.setup.protocol["pulses"] == QUICK.pulses
     assert {"delay_s", "window_s", "step_w", "offset_w", "noise_w", "drift_w", "fit_ratio"} < power.figures.keys()

@@ -193,10 +193,12 @@ def test_meters_that_do_not_open_are_faults() -> None:
 
 
 def test_two_meters_with_the_same_channel() -> None:
-    """The second meter of the same channels is left out and named."""
-    with Recorder([fake(base_w=1.0), fake(base_w=2.0), fake(prefix="other", accelerator="X")]) as recorder:
+    """Whose is the energy? The start ends with both sections and the channel."""
+    specs = [MeterSpec(FAKE, {"prefix": "desk"}, section="one"), MeterSpec(FAKE, section="desk")]
+    with pytest.raises(ConfigError, match=r"\[meters.one\] and \[meters.desk\] both give desk_energy_j"):
+        Recorder(specs).start()
+    with Recorder([fake(base_w=1.0), fake(prefix="other", accelerator="X")]) as recorder:
         assert len(recorder.channels) == 4
-        assert any("another meter gives fake_energy_j" in fault for fault in recorder.faults)
         assert [accelerator.name for accelerator in recorder.accelerators] == ["X"]
 
 

@@ -50,9 +50,9 @@ pass .1.3.6.1.4.1.13742 {script}
 
 
 class Agent:
-    """A real snmpd whose objects are files."""
+    """A real snmpd whose objects are files; lines are added to its configuration."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *lines: str) -> None:
         self.objects = folder / "objects"
         self.objects.mkdir()
         self.meters: list[SnmpMeter] = []
@@ -63,7 +63,7 @@ class Agent:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._config = folder / "snmpd.conf"
-        self._config.write_text(CONFIG.format(port=self.port, base=BASE, script=script))
+        self._config.write_text(CONFIG.format(port=self.port, base=BASE, script=script) + "\n".join([*lines, ""]))
         self._environment = {"SNMP_PERSISTENT_DIR": str(folder / "state"), "PATH": "/usr/bin:/bin", "MIBS": ""}
         self.start()
 

@@ -65,12 +65,12 @@ def test_parts_of_a_scope() -> None:
     ("channels", "system"),
     [
         (GPU + CPU, ["gpu0_energy_j", "gpu1_power_w", "cpu_energy_j"]),
-        (GPU + CPU + BOARD, ["psys0_energy_j"]),
+        (GPU + CPU + BOARD, ["psys0_energy_j", "gpu0_energy_j", "gpu1_power_w"]),
         (BOARD + PDU, ["pdu0_power_w", "pdu1_power_w"]),
     ],
 )
-def test_the_system_is_the_widest_scope(channels: list[Channel], system: list[str]) -> None:
-    """Wall before node before board; without any of them, what does not overlap is added up."""
+def test_the_system_is_what_lies_inside_nothing_else(channels: list[Channel], system: list[str]) -> None:
+    """The wall alone, the board and the cards beside it, or without both of them all that does not overlap."""
     assert names(channels)["system"] == system
 
 
@@ -79,6 +79,8 @@ def test_what_the_user_says_goes_first() -> None:
     assert names(GPU + PDU, total=["pdu0_power_w", "gpu1_power_w"])["system"] == ["pdu0_power_w", "gpu1_power_w"]
     with pytest.raises(ConfigError, match="gpu0_clock_hz gives neither energy nor power"):
         totals_of(GPU, ["gpu0_clock_hz"])
+    with pytest.raises(ConfigError, match="pdu0_outlet3_power_w lies inside pdu0_power_w"):
+        totals_of(PDU, ["pdu0_outlet3_power_w", "pdu0_power_w"])
     with pytest.raises(ConfigError, match="names a part twice"):
         totals_of(GPU, ["gpu0_energy_j", "gpu0_power_w"])
 
@@ -147,7 +149,7 @@ def test_a_counter_that_was_silent_knows_what_it_missed() -> None:
 
 def test_modelled_parts_make_a_modelled_total() -> None:
     """One modelled part makes the sum modelled; a lone counter is as measured as it is."""
-    found = Running(GPU + CPU + BOARD).totals(0)
+    found = Running(CPU + BOARD).totals(0)
     assert found["cpu_package"].provenance is Provenance.MODELLED
     assert found["system"].provenance is Provenance.MEASURED
 

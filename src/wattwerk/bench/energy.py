@@ -5,7 +5,7 @@ Overlapping scopes are never added up, and a sum with a modelled part is modelle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -19,6 +19,7 @@ from wattwerk.bench.scenario import FULL, Configuration, Procedure
 from wattwerk.bench.worker import Interval, Measurement
 from wattwerk.errors import MeasurementError
 from wattwerk.meters.base import Channel
+from wattwerk.meters.containment import Containment, parts_of
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Figure, Provenance, Scope, derived, measured, unavailable
 
@@ -31,9 +32,6 @@ PREFIXES: Final = {
     Scope.NODE: "node",
     Scope.WALL: "wall",
 }
-
-#: Scopes that do not overlap, so that they may be added up to the power of a system without a meter of its own.
-COMPONENTS: Final = (Scope.ACCELERATOR, Scope.CPU_PACKAGE, Scope.DRAM)
 
 #: Above this the energy counter and the integrated power disagree, and the record says so.
 DISAGREEMENT_RATIO: Final = 0.05
@@ -94,20 +92,21 @@ def energy_figures(
     own = card.prefix
     figures: dict[str, Figure] = {}
     shown_of: dict[Scope, list[Channel]] = {}
-    everything: dict[Scope, ScopeEnergy | str] = {}
+    known: dict[tuple[str, ...], ScopeEnergy | str] = {}
+
+    def energy_of(channels: Sequence[Channel]) -> ScopeEnergy | str:
+        names = tuple(channel.name for channel in channels)
+        if names not in known:
+            known[names] = _scope_energy(measurement, trace, channels, configuration.batch, procedure)
+        return known[names]
+
     for scope, prefix in PREFIXES.items():
-        channels = energy_channels(trace, scope)
-        if not channels:
-            continue
-        everything[scope] = _scope_energy(measurement, trace, channels, configuration.batch, procedure)
-        shown = [c for c in channels if scope is not Scope.ACCELERATOR or c.name.startswith(f"{own}_")]
+        shown = [
+            c for c in energy_channels(trace, scope) if scope is not Scope.ACCELERATOR or c.name.startswith(f"{own}_")
+        ]
         if shown:
-            one = shown == channels
-            energy = (
-                everything[scope] if one else _scope_energy(measurement, trace, shown, configuration.batch, procedure)
-            )
             shown_of[scope] = shown
-            figures |= _scope_figures(prefix, scope, energy)
+            figures |= _scope_figures(prefix, scope, energy_of(shown))
             figures[f"idle_{prefix}_power_w"] = _idle_power(idle.trace, shown, scope, idle.interval)
             figures[f"unloaded_idle_{prefix}_power_w"] = _idle_power(trace, shown, scope, measurement.unloaded_idle)
     runner = Scope.ACCELERATOR if own else Scope.CPU_PACKAGE
@@ -118,20 +117,15 @@ def energy_figures(
             figures[name] = unavailable(
                 reason or f"no meter of scope {scope.value} is available; see `wattwerk doctor`", scope=scope
             )
-    figures |= _system_figures(everything)
+    figures |= _system_figures(_system_energy(energy_of, trace))
     figures |= _efficiency_figures(figures, own)
     figures |= _counter_check(measurement, trace, own)
     return figures | _window_figures(measurement, trace, shown_of.get(runner), procedure.windows)
 
 
 def energy_channels(trace: Trace, scope: Scope) -> list[Channel]:
-    """Return the channels that give a scope's energy: of each part its counter, or else its momentary power."""
-    found = trace.find(scope=scope)
-    bounds = {name for c in found for name in (c.low, c.high) if name}
-    counters = [c for c in found if c.form == "counter" and c.name.endswith("_j") and c.name not in bounds]
-    gauges = [c for c in found if c.form == "gauge" and c.name.endswith("_w") and "average" not in c.name]
-    counted = {c.name.removesuffix("_energy_j") for c in counters}
-    return counters + [c for c in gauges if c.name.removesuffix("_power_w") not in counted]
+    """Return the channels that give a scope's energy, none of them inside another."""
+    return parts_of(trace.channels, scope)
 
 
 def iterations_at(measurement: Measurement, times_ns: Floats) -> Floats:
@@ -283,13 +277,7 @@ def _scope_figures(prefix: str, scope: Scope, energy: ScopeEnergy | str) -> dict
     return {name: _figure(value, energy, scope) for name, value in zip(names, values, strict=True)}
 
 
-def _system_figures(energies: dict[Scope, ScopeEnergy | str]) -> dict[str, Figure]:
-    scopes = [Scope.WALL, Scope.NODE]
-    if Scope.ACCELERATOR not in energies:  # a board's own sensor does not see plug-in cards
-        scopes.append(Scope.BOARD)
-    whole = next((energies[scope] for scope in scopes if scope in energies), None)
-    if whole is None:
-        whole = _sum_of_components({scope: energies[scope] for scope in COMPONENTS if scope in energies})
+def _system_figures(whole: ScopeEnergy | str) -> dict[str, Figure]:
     if isinstance(whole, str):
         reason = unavailable(whole, scope=Scope.NODE)
         return {"system_power_w": reason, "system_energy_per_inference_j": reason}
@@ -300,19 +288,30 @@ def _system_figures(energies: dict[Scope, ScopeEnergy | str]) -> dict[str, Figur
     }
 
 
-def _sum_of_components(parts: dict[Scope, ScopeEnergy | str]) -> ScopeEnergy | str:
-    """Add up the parts of a system; a sum without one of its parts would look like a saving, so there is none then."""
-    if Scope.CPU_PACKAGE not in parts:
+def _system_energy(energy_of: Callable[[Sequence[Channel]], ScopeEnergy | str], trace: Trace) -> ScopeEnergy | str:
+    """Add up what lies inside nothing else; there is no sum where a part is missing, which would look like a saving.
+
+    Args:
+        energy_of: Adds up channels of one scope.
+        trace: What the recorder saw.
+    """
+    outermost = Containment(trace.channels).system()
+    scopes = list(dict.fromkeys(channel.scope for channel in outermost if channel.scope))
+    if not set(scopes) & {Scope.WALL, Scope.NODE, Scope.BOARD, Scope.CPU_PACKAGE}:
         return "no meter of the whole system, and none of the CPU"
+    parts = {scope: energy_of([channel for channel in outermost if channel.scope is scope]) for scope in scopes}
     for scope, part in parts.items():
         if isinstance(part, str):
-            return f"its part {scope.value} is missing: {part}"
-    names = " + ".join(scope.value for scope in parts)
+            return part if len(parts) == 1 else f"its part {scope.value} is missing: {part}"
     known = [part for part in parts.values() if not isinstance(part, str)]
-    whole = add_up(known, f"{names}; power supply, fans and disks are not in it")
-    if whole.provenance is Provenance.MEASURED:
-        return msgspec.structs.replace(whole, provenance=Provenance.DERIVED)
-    return whole
+    if len(known) == 1 and scopes[0] in (Scope.WALL, Scope.NODE, Scope.BOARD):
+        return known[0]
+    names = " + ".join(scope.value for scope in parts)
+    whole = {Scope.WALL, Scope.NODE} & set(scopes)
+    sum_ = add_up(known, names if whole else f"{names}; power supply, fans and disks are not in it")
+    if sum_.provenance is Provenance.MEASURED:
+        return msgspec.structs.replace(sum_, provenance=Provenance.DERIVED)
+    return sum_
 
 
 def _efficiency_figures(figures: dict[str, Figure], own: str | None) -> dict[str, Figure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,7 +113,8 @@ def read_head(path: Path) -> Head:
     kind, metadata, update = None, None, False
     try:
         with path.open("rb") as file:
-            for step, _ in zip(walk(file, Budget(0)), range(3), strict=False):  # start, parameter set, first note
+            steps = walk(file, Budget(0, sys.maxsize))  # nothing is decoded, however large it would be
+            for step, _ in zip(steps, range(3), strict=False):  # start, parameter set, first note
                 if isinstance(step.unit, ModelParameterSet):
                     update = step.context.parent_signalling
                 if step.coded is not None:

@@ -207,7 +207,7 @@ def quickened(spec: MeterSpec) -> MeterSpec:
             known["interval_s"] = max(_LEAST_INTERVAL_S, interval_s / _READ_SHARE)
     if "latency_s" in fields:
         known["latency_s"] = 0.0
-    return MeterSpec(spec.name, known)
+    return MeterSpec(spec.name, known, spec.section)
 
 
 def calibrate(
@@ -245,7 +245,7 @@ def calibrate(
         platform = describe(recorder.accelerators, recorder.limits)
         switches = burning.switches
     compared, names = reference_of(trace, reference, switches)
-    options = {spec.name: _has_latency(spec) for spec in given}
+    options = {spec.label: _has_latency(spec) for spec in given}
     found = [_calibrated(trace, channel, meters[channel.name], options, (compared, names), plan) for channel in targets]
     return Calibration(found, plan, burning.name, platform, recorder.faults, started_at, now())
 

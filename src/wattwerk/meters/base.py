@@ -26,6 +26,8 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
         limit: Largest value that can be; what is beyond it is a fault of the meter.
         signed: Whether a power or an energy may be negative, as where solar power is fed in.
         step: By how much a counter grows at least when it moves, in its unit; 0 if that is too little to matter.
+        contains: Names of parts or channels that lie inside what this one measures, also patterns such as ``cpu*``.
+        complete: Whether all that lies inside is named; otherwise the scope says more, see ``containment``.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     limit: float | None = None
     signed: bool = False
     step: float = 0.0
+    contains: tuple[str, ...] = ()
+    complete: bool = False
 
 
 class Meter(ABC):

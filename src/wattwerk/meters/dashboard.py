@@ -71,7 +71,7 @@ def _system_panels(account: AccountConfig, currency: str) -> list[_Panel]:
     return [
         _Panel(
             "Power of the system", "stat", 6, 5, "watt",
-            "Newest value. The system is the widest scope with a meter, or the parts that were named.",
+            "Newest value. The system is what lies inside nothing else that is measured, or the parts that were named.",
             [_Query(
                 f'SELECT last("power_w") FROM "wattwerk_total" WHERE "scope" = \'system\' AND {_CHOSEN}'
                 ' GROUP BY "host", "run"', "$tag_host"

@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -122,6 +123,16 @@ def _chips(config: HwmonConfig) -> Iterable[tuple[Path, str]]:
         place = folder if any(_FILE.fullmatch(path.name) for path in folder.iterdir()) else folder / "device"
         if chip in (_CHIPS if config.chips is None else config.chips) and place.is_dir():
             yield place, chip
+
+
+def readable_chips(root: str = HWMON) -> list[str]:
+    """Return the known chips with a sensor that can be read, in the order of the kernel's numbers."""
+    found = []
+    for chip in dict.fromkeys(chip for _, chip in _chips(HwmonConfig(root))):
+        with suppress(UnavailableError):
+            HwmonMeter(HwmonConfig(root, [chip]))
+            found.append(chip)
+    return found
 
 
 class HwmonMeter(Meter):

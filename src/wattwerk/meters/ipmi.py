@@ -12,10 +12,11 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from wattwerk.config import to_struct, user_section
+from wattwerk.config import to_struct
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError, WattwerkError
 from wattwerk.meters.base import Channel, Meter
 from wattwerk.meters.command import Answer, ask
+from wattwerk.meters.sections import options_of
 from wattwerk.meters.sensor import check_above_zero, parse, within
 from wattwerk.records import Scope
 from wattwerk.registry import Probe
@@ -130,7 +131,7 @@ class IpmiMeter(Meter):
     def probe(cls) -> Probe:
         """Tell whether the BMC answers in time: that of ``[meters.ipmi]``, else that of this machine."""
         try:
-            config = to_struct(IpmiConfig, user_section("meters", "ipmi"), "meters.ipmi")
+            config = to_struct(IpmiConfig, options_of("ipmi"), "meters.ipmi")
             short = msgspec.structs.replace(config, timeout_s=min(_PROBE_S, config.timeout_s))
             meter = cls(short)
         except WattwerkError as error:

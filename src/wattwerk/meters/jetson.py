@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -59,6 +59,21 @@ def rail_scopes(rails: Iterable[str], given: dict[str, Scope], where: str) -> di
         kinds = [scope for scope, pattern in _SCOPES.items() if pattern.fullmatch(rail)]
         found[rail] = given.get(rail) or (Scope.BOARD if rail == total else kinds[0] if kinds else None)
     return found
+
+
+def rail_contents(rails: Iterable[str], given: Mapping[str, Scope], prefix: str) -> dict[str, tuple[str, ...]]:
+    """Return of the input rail the parts that lie inside it, the GPU's too: all others whose scope is not the user's.
+
+    Args:
+        rails: As for ``rail_scopes``.
+        given: Likewise.
+        prefix: What the parts' names begin with.
+    """
+    names = list(rails)
+    total = next((rail for rail in _TOTALS if rail in names), "")
+    if total in given:
+        return {}
+    return {total: tuple(f"{prefix}_{slug(rail)}" for rail in names if rail != total and rail not in given)}
 
 
 class JetsonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,9 +167,16 @@ class JetsonMeter(Meter):
             )
         if all(math.isnan(value) for rail in self._rails for value in rail.read(self._max_w)):
             raise UnavailableError("Jetson: no rail can be read", "run as root, or make the INA3221's files readable")
-        scopes = rail_scopes([rail.name for rail in self._rails], config.scopes, "meters.jetson")
+        names = [rail.name for rail in self._rails]
+        scopes = rail_scopes(names, config.scopes, "meters.jetson")
+        contents = rail_contents(names, config.scopes, config.prefix)
         self._channels = tuple(
-            Channel(name=f"{config.prefix}_{slug(rail.name)}_{word}", form="gauge", scope=scope)
+            Channel(
+                name=f"{config.prefix}_{slug(rail.name)}_{word}",
+                form="gauge",
+                scope=scope,
+                contains=contents.get(rail.name, ()) if word == "power_w" else (),
+            )
             for rail in self._rails
             for word, scope in (("power_w", scopes[rail.name]), ("volts", None), ("amperes", None))
         )

@@ -118,9 +118,14 @@ def channel_points(trace: Trace, unix_ns: int, tags: Mapping[str, str] | None = 
             "provenance": channel.provenance.value,
             "low": channel.low or "",
             "high": channel.high or "",
+            "contains": ";".join(channel.contains),
             "reads": "locked" if channel.name == trace.locked else "slow" if channel.name in trace.slow else "",
         }
-        fields: dict[str, float] = {"step": channel.step, "signed": float(channel.signed)}
+        fields: dict[str, float] = {
+            "step": channel.step,
+            "signed": float(channel.signed),
+            "complete": float(channel.complete),
+        }
         for name in ("tick_s", "accuracy_ratio", "limit"):
             if (value := getattr(channel, name)) is not None:
                 fields[name] = value
@@ -144,6 +149,8 @@ def channel_of(about: Mapping[str, str], fields: Mapping[str, float | None]) -> 
             **{name: fields.get(name) for name in ("tick_s", "accuracy_ratio", "limit")},
             "signed": bool(fields.get("signed")),
             "step": float(fields.get("step") or 0.0),
+            "contains": tuple(filter(None, str(about.get("contains") or "").split(";"))),
+            "complete": bool(fields.get("complete")),
         }
         return msgspec.convert(plain, Channel)
     except (KeyError, ValueError) as error:

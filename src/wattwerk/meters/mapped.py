@@ -17,9 +17,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from wattwerk.config import to_struct, user_section
 from wattwerk.errors import ConfigError, UnavailableError, WattwerkError
 from wattwerk.meters.base import Channel, Meter
+from wattwerk.meters.sections import options_of, probe_configured
 from wattwerk.records import Scope
 from wattwerk.registry import Probe
 from wattwerk.units import UNITS, unit_of
@@ -49,6 +49,7 @@ class MappedChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         step: By how much a counter grows at least when it moves, in joules; by default one unit of the device's where
             that counts in whole numbers, else 0.
         accuracy_ratio: The device's own error bound as a fraction, where its maker states one.
+        contains: Names of parts or channels that lie inside what this one measures, also patterns such as ``rack_l*``.
 
     Raises:
         ConfigError: The name has no unit, or another value does not fit it.
@@ -64,6 +65,7 @@ class MappedChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     wraps_at: float | None = None
     step: float | None = None
     accuracy_ratio: float | None = None
+    contains: list[str] = []
 
     def __post_init__(self) -> None:
         unit = self._unit()
@@ -114,6 +116,7 @@ class MappedChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             limit=self.maximum if math.isfinite(self.maximum) else None,
             signed=self.lowest() < 0,
             step=self.step or 0.0,
+            contains=tuple(self.contains),
         )
 
     def whole(self) -> float | None:
@@ -332,14 +335,10 @@ def probe_section(meter: type[Meter]) -> Probe:
     Args:
         meter: A meter that cannot be found without configuration.
     """
-    where = f"meters.{meter.name}"
     try:
-        section: dict[str, Any] = user_section("meters", meter.name)
-        if not section:
-            return Probe(False, f"{meter.name}: not configured", f"add a section [{where}] to config.toml")
-        opened = meter(to_struct(meter.config, section, where))
+        options = options_of(meter.name)
     except WattwerkError as error:
         return Probe(False, error.message, error.remedy)
-    names = ", ".join(channel.name for channel in opened.channels)
-    opened.close()
-    return Probe(True, names)
+    if not options:
+        return Probe(False, f"{meter.name}: not configured", f"add a section [meters.{meter.name}] to config.toml")
+    return probe_configured(meter, options)

@@ -23,7 +23,7 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         source: Where the maker published them.
-        channels: Tables of channels, names without their prefix.
+        channels: Tables of channels, their names and those in ``contains`` without prefix.
         outlet_channels: Tables that stand for each wanted outlet, whose number replaces ``{outlet}``.
         verified: Whether they were compared with that publication; nobody has compared any with the device itself.
     """
@@ -36,12 +36,17 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def tables(self, prefix: str, outlets: Sequence[int] = ()) -> list[dict[str, Any]]:
         """Return the tables of all channels, their names beginning with a prefix."""
         each = [_fill(table, outlet) for outlet in outlets for table in self.outlet_channels]
-        return [table | {"name": f"{prefix}_{table['name']}"} for table in [*self.channels, *each]]
+        return [_prefixed(table, prefix) for table in [*self.channels, *each]]
 
 
 def _fill(table: dict[str, Any], outlet: int) -> dict[str, Any]:
     number_of = {key: value.replace("{outlet}", str(outlet)) for key, value in table.items() if isinstance(value, str)}
     return table | number_of
+
+
+def _prefixed(table: dict[str, Any], prefix: str) -> dict[str, Any]:
+    inner = {"contains": [f"{prefix}_{name}" for name in table["contains"]]} if "contains" in table else {}
+    return table | {"name": f"{prefix}_{table['name']}"} | inner
 
 
 def preset_names(kind: str) -> list[str]:

@@ -35,10 +35,17 @@ class MeterSpec(msgspec.Struct, frozen=True):
     Attributes:
         name: A name of the registry, or an import path ``package.module:Class``.
         config: Its options, plain values as TOML gives them.
+        section: The name of its section ``[meters.<section>]``, where that is not the meter's.
     """
 
     name: str
     config: dict[str, Any] = {}
+    section: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people call it: its section, or else its name."""
+        return self.section or self.name
 
 
 class Job(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 from wattwerk.errors import ConfigError, MeasurementError
-from wattwerk.meters import protocol
+from wattwerk.meters import containment, protocol
 from wattwerk.meters.base import Channel
 from wattwerk.meters.gate import Gate
 from wattwerk.meters.protocol import MeterSpec
@@ -73,6 +73,8 @@ class Recorder:
     Args:
         specs: The meters, as ``inventory.default_specs`` chooses them.
         rate_hz: Samples a second.
+        contains: What lies inside what, as ``containment.state`` takes it; by default the table ``[contains]`` of the
+            user's ``config.toml``.
 
     Attributes:
         channels: What is recorded; known after the start.
@@ -83,14 +85,20 @@ class Recorder:
         gate: Pauses and resumes the sampling, also from other processes.
 
     Raises:
-        ConfigError: The rate is not between 0.1 and 1000 Hz.
+        ConfigError: The rate is not between 0.1 and 1000 Hz, or ``[contains]`` cannot be used.
     """
 
-    def __init__(self, specs: Sequence[MeterSpec], rate_hz: float = 10.0) -> None:
+    def __init__(
+        self,
+        specs: Sequence[MeterSpec],
+        rate_hz: float = 10.0,
+        contains: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         if not 0.1 <= rate_hz <= 1000:
             raise ConfigError(f"a sampling rate of {rate_hz:g} Hz", "use 0.1 to 1000 Hz")
         self._specs = list(specs)
         self._rate_hz = rate_hz
+        self._contains = containment.user_contains() if contains is None else contains
         self._process: subprocess.Popen[bytes] | None = None
         self._rows: list[np.ndarray[Any, Any]] = []
         self._rows_read = 0
@@ -117,7 +125,7 @@ class Recorder:
         """Start the sampling process and wait until its meters are open.
 
         Raises:
-            ConfigError: A meter or one of its options does not exist.
+            ConfigError: A meter or one of its options does not exist, or what lies inside what contradicts itself.
             MeasurementError: The process ended or did not answer.
         """
         self._folder = Path(tempfile.mkdtemp(prefix="wattwerk-recorder-"))
@@ -155,13 +163,14 @@ class Recorder:
     def _take(self, hello: protocol.Hello) -> None:
         if hello.error:
             raise ConfigError(str(hello.error[0]), hello.error[1])
-        self.channels = tuple(hello.channels)
+        channels, strange = containment.state(hello.channels, self._contains)
+        self.channels = tuple(channels)
         self.accelerators = hello.accelerators
         self.limits = hello.limits
         self.locked = hello.locked
         self.meters = hello.meters
         self._reach_s = hello.reach_s
-        self._faults = hello.faults
+        self._faults = [*hello.faults, *strange]
         self._row_type = _row_type(len(self.channels))
 
     def _check_alive(self) -> None:

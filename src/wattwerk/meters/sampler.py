@@ -21,13 +21,13 @@ from typing import Final
 
 import msgspec
 
-from wattwerk.config import to_struct
 from wattwerk.errors import ConfigError
 from wattwerk.meters import protocol
 from wattwerk.meters.base import Channel, Meter
 from wattwerk.meters.gate import Gate, Keeper
 from wattwerk.meters.host_load import HostLoadConfig, HostLoadMeter
 from wattwerk.meters.plausibility import Plausibility
+from wattwerk.meters.sections import configured, named
 from wattwerk.meters.tick import Edge, TickLock
 
 _OPEN_S: Final = 30.0
@@ -90,7 +90,7 @@ def open_meter(spec: protocol.MeterSpec) -> Meter:
         Exception: Whatever the meter raises.
     """
     meter_type = protocol.load_meter(spec.name)
-    config = to_struct(meter_type.config, spec.config, f"meters.{spec.name}")
+    config = configured(meter_type, spec.config, spec.section, f"meters.{spec.label}")
     result: list[Meter | BaseException] = []
 
     def work() -> None:
@@ -104,9 +104,11 @@ def open_meter(spec: protocol.MeterSpec) -> Meter:
     thread.join(_OPEN_S)
     if not result:
         raise TimeoutError(f"did not open within {_OPEN_S:g} s")
+    if isinstance(result[0], ConfigError) and spec.section:
+        raise ConfigError(f"[meters.{spec.section}]: {result[0].message}", result[0].remedy) from result[0]
     if isinstance(result[0], BaseException):
         raise result[0]
-    return result[0]
+    return named(result[0], spec.section)
 
 
 def open_all(specs: list[protocol.MeterSpec]) -> tuple[list[Source], list[str]]:
@@ -116,25 +118,30 @@ def open_all(specs: list[protocol.MeterSpec]) -> tuple[list[Source], list[str]]:
         The open meters, and why the others are not.
 
     Raises:
-        ConfigError: A meter or one of its options does not exist.
+        ConfigError: A meter or one of its options does not exist, or two meters give channels of one name.
     """
     sources: list[Source] = []
     faults: list[str] = []
     for spec in specs:
         try:
-            source = Source(spec.name, open_meter(spec))
+            source = Source(spec.label, open_meter(spec))
         except ConfigError:
             raise
         except Exception as error:
-            faults.append(f"{spec.name}: {error}" if str(error) else f"{spec.name}: {type(error).__name__}")
+            faults.append(f"{spec.label}: {error}" if str(error) else f"{spec.label}: {type(error).__name__}")
             continue
-        taken = {channel.name for other in sources for channel in other.channels}
-        if clash := sorted(taken & {channel.name for channel in source.channels}):
-            faults.append(f"{spec.name}: left out, since another meter gives {clash[0]} already")
-            source.meter.close()
-        else:
-            sources.append(source)
+        _check_names(source, sources)
+        sources.append(source)
     return sources or [Source("host-load", HostLoadMeter(HostLoadConfig()))], faults
+
+
+def _check_names(source: Source, others: list[Source]) -> None:
+    taken = {channel.name: other.name for other in others for channel in other.channels}
+    if clash := next((channel.name for channel in source.channels if channel.name in taken), None):
+        raise ConfigError(
+            f"[meters.{taken[clash]}] and [meters.{source.name}] both give {clash}",
+            "give one of them another prefix, or its channel another name",
+        )
 
 
 def locked_channel(sources: list[Source]) -> tuple[Source, Channel] | None:

@@ -56,7 +56,7 @@ class ForwardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         interval_s: How often.
         tags: Added to every line; ``host`` is the machine's name and ``run`` a new id unless they are given.
-        total: The channels that make up the system's total; by default those of the widest scope.
+        total: The channels that make up the system's total; by default those that lie inside no other.
     """
 
     interval_s: float = 1.0

@@ -19,7 +19,7 @@ class Streaming(msgspec.Struct, frozen=True):
     """What goes where.
 
     Attributes:
-        total: The channels that make up the system's total, as configured; empty for those of the widest scope.
+        total: The channels that make up the system's total, as configured; empty for those that lie inside no other.
         forwarder: Sends to the sinks; None if there are none.
         exporter: Answers Prometheus; None if it does not.
     """

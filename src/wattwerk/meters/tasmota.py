@@ -52,7 +52,9 @@ class TasmotaMeter(HttpMeter):
             for number in range(len(energy[key]) if split else 1):
                 shared = not split and count > 1
                 name = f"{config.prefix}_{word}" if shared else f"{config.prefix}{number}_{word}"
-                found.append(_quantity(config, name))
+                # one counter of several channels holds the energy of each of them
+                inner = [f"{config.prefix}{channel}" for channel in range(count)] if shared and key == "Total" else []
+                found.append(_quantity(config, name, inner))
                 self._places.append((key, number) if split else (key,))
         return found
 
@@ -73,9 +75,10 @@ class TasmotaMeter(HttpMeter):
         return [dig(energy, *place) for place in self._places]
 
 
-def _quantity(config: TasmotaConfig, name: str) -> Quantity:
+def _quantity(config: TasmotaConfig, name: str, inner: list[str]) -> Quantity:
     if name.endswith("_w"):
         return Quantity(config.power(name))
     if name.endswith("_j"):
-        return CountedOn(config.energy(name, _J_PER_KWH, _STEP_J))
+        counter = config.energy(name, _J_PER_KWH, _STEP_J)
+        return CountedOn(msgspec.structs.replace(counter, contains=inner))
     return Quantity(config.other(name))

@@ -14,7 +14,7 @@ import msgspec
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
 from wattwerk.meters.base import Channel, Meter
 from wattwerk.meters.command import Lines
-from wattwerk.meters.jetson import milliwatts, rail_scopes
+from wattwerk.meters.jetson import milliwatts, rail_contents, rail_scopes
 from wattwerk.meters.sensor import check_above_zero, parse, slug, within
 from wattwerk.records import Scope
 from wattwerk.registry import Probe
@@ -64,13 +64,14 @@ class TegrastatsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_power_w: float = 200.0
 
 
-def _channel(key: str, prefix: str, scopes: dict[str, Scope | None]) -> Channel:
+def _channel(key: str, prefix: str, scopes: dict[str, Scope | None], contents: dict[str, tuple[str, ...]]) -> Channel:
     kind, _, name = key.partition(" ")
     if kind == "gpu":
         return Channel(name=f"{prefix}_gpu_utilisation_ratio", form="gauge")
     if kind == "temperature":
         return Channel(name=f"{prefix}_{slug(name)}_celsius", form="gauge")
-    return Channel(name=f"{prefix}_{slug(name)}_power_w", form="gauge", scope=scopes[name])
+    inner = contents.get(name, ())
+    return Channel(name=f"{prefix}_{slug(name)}_power_w", form="gauge", scope=scopes[name], contains=inner)
 
 
 class TegrastatsMeter(Meter):
@@ -121,10 +122,11 @@ class TegrastatsMeter(Meter):
             self._keys = self._first(config)
             rails = [key.removeprefix("rail ") for key in self._keys if key.startswith("rail ")]
             scopes = rail_scopes(rails, config.scopes, "meters.tegrastats")
+            contents = rail_contents(rails, config.scopes, config.prefix)
         except (ConfigError, UnavailableError):
             self._lines.close()
             raise
-        self._channels = tuple(_channel(key, config.prefix, scopes) for key in self._keys)
+        self._channels = tuple(_channel(key, config.prefix, scopes, contents) for key in self._keys)
 
     def _first(self, config: TegrastatsConfig) -> list[str]:
         line = self._lines.first(config.timeout_s)

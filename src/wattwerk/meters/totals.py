@@ -1,15 +1,16 @@
 """Energy so far and power now, channel by channel and in totals that count nothing twice.
 
 A total of a scope adds up its parts: of each the energy counter, or else the momentary power. The total of the system
-is that of the widest scope with a meter; where none is wider, accelerators, processor packages and memory are added
-up. What the user names as parts goes before both rules.
+adds up what lies inside nothing else that is measured, by the rules of ``containment``. What the user names as parts of
+the system goes before them.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import permutations
 from statistics import median
 from typing import Final, NamedTuple
 
@@ -17,25 +18,18 @@ import msgspec
 
 from wattwerk.errors import ConfigError
 from wattwerk.meters.base import Channel
+from wattwerk.meters.containment import Containment, part_of, parts_of
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Provenance, Scope
 from wattwerk.registry import suggestion
 
+__all__ = ["SYSTEM", "ChannelSum", "Running", "Sum", "Total", "part_of", "parts_of", "totals_of"]
+
 SYSTEM: Final = "system"
-
-#: From the widest on: the first that has a meter is the system.
-_WHOLES: Final = (Scope.WALL, Scope.NODE, Scope.BOARD)
-
-#: These do not overlap, so that they may be added up to a system without a meter of its own.
-_COMPONENTS: Final = (Scope.ACCELERATOR, Scope.CPU_PACKAGE, Scope.DRAM)
 
 _GAP: Final = 10  # usual distances of samples, beyond which a gauge says nothing about the time between
 _RATE_NS: Final = 1_000_000_000  # the least time over which a counter's growth is called a power
 _STALE_NS: Final = 2_000_000_000
-
-#: Energy of a counter or gauge, and how it is told from others of the same part.
-_ENERGY: Final = ("energy_j", "j")
-_POWER: Final = ("power_w", "w")
 
 
 class Total(msgspec.Struct, frozen=True):
@@ -59,60 +53,24 @@ class Total(msgspec.Struct, frozen=True):
     parts: tuple[str, ...]
 
 
-def part_of(channel: Channel) -> str | None:
-    """Return the name of what an energy or power channel belongs to, ``gpu0`` of ``gpu0_energy_j``; None for others."""
-    for suffix in _ENERGY if channel.form == "counter" else _POWER:
-        if channel.name == suffix:
-            return ""
-        if channel.name.endswith(f"_{suffix}"):
-            return channel.name.removesuffix(f"_{suffix}")
-    return None
-
-
-def parts_of(channels: Sequence[Channel], scope: Scope) -> list[Channel]:
-    """Return the channels whose energies make up a scope, none of them inside another.
-
-    Of each part this is the counter, or else the momentary power; averages and bounds are left out. A part whose name
-    begins with that of another lies inside it: ``pdu0_outlet3`` in ``pdu0``.
-
-    Args:
-        channels: All there are.
-        scope: Which to add up.
-    """
-    bounds = {name for channel in channels for name in (channel.low, channel.high) if name}
-    found = [c for c in channels if c.scope is scope and c.name not in bounds and not c.name.endswith("_average_w")]
-    by_part: dict[str, Channel] = {}
-    for channel in sorted(found, key=lambda c: c.form != "counter"):
-        part = part_of(channel)
-        if part is not None:
-            by_part.setdefault(part, channel)
-    return [channel for part, channel in by_part.items() if not _is_inside(part, by_part)]
-
-
-def _is_inside(part: str, others: Mapping[str, Channel]) -> bool:
-    return any(part != other and (not other or part.startswith(f"{other}_")) for other in others)
-
-
 def totals_of(channels: Sequence[Channel], total: Sequence[str] = ()) -> dict[str, list[Channel]]:
     """Return which channels make up each total: one for each scope that has any, and that of the system.
 
     Args:
         channels: All there are.
-        total: The channels that the system's total adds up; by default those of the widest scope.
+        total: The channels that the system's total adds up; by default those that lie inside no other.
 
     Raises:
-        ConfigError: A channel of ``total`` is not there, or gives neither energy nor power.
+        ConfigError: A channel of ``total`` is not there, gives neither energy nor power, or lies inside another one of
+            them; or as for ``Containment``.
     """
-    found = {scope: parts for scope in Scope if (parts := parts_of(channels, scope))}
-    wholes = [found[scope] for scope in _WHOLES if scope in found]
-    system = wholes[0] if wholes else [channel for scope in _COMPONENTS for channel in found.get(scope, [])]
-    if total:
-        system = _named(channels, total)
-    named = {scope.value: parts for scope, parts in found.items()}
-    return named | ({SYSTEM: system} if system else {})
+    known = Containment(channels)
+    found = {scope.value: known.outermost(scope) for scope in Scope}
+    found[SYSTEM] = _named(channels, total, known) if total else known.system()
+    return {name: parts for name, parts in found.items() if parts}
 
 
-def _named(channels: Sequence[Channel], names: Sequence[str]) -> list[Channel]:
+def _named(channels: Sequence[Channel], names: Sequence[str], containment: Containment) -> list[Channel]:
     known = {channel.name: channel for channel in channels if part_of(channel) is not None}
     for name in names:
         if name not in known:
@@ -120,6 +78,10 @@ def _named(channels: Sequence[Channel], names: Sequence[str]) -> list[Channel]:
     parts = [part_of(known[name]) for name in names]
     if len(set(parts)) < len(parts):
         raise ConfigError(f"total: {', '.join(names)} names a part twice", "name its energy or its power, not both")
+    for outer, inner in permutations(names, 2):
+        # only what was stated: that a wall meter contains all accelerators is assumed, and the user knows better
+        if set(containment.named(inner)) & {n for node in containment.named(outer) for n in containment.stated[node]}:
+            raise ConfigError(f"total: {inner} lies inside {outer}", "leave out one of them")
     return [known[name] for name in names]
 
 
