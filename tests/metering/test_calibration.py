@@ -89,8 +89,8 @@ def share_covered(seeds: range) -> tuple[float, float, float]:
 
 
 def test_the_interval_holds_the_truth() -> None:
-    """Of twenty random meters, nearly all are calibrated, and delay and gain lie within their intervals."""
-    delays, gains, trusted = share_covered(range(1000, 1020))
+    """Of a dozen random meters, nearly all are calibrated, and delay and gain lie within their intervals."""
+    delays, gains, trusted = share_covered(range(1000, 1012))
     assert delays >= 0.95
     assert gains >= 0.9
     assert trusted >= 0.9
@@ -99,8 +99,8 @@ def test_the_interval_holds_the_truth() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_interval_holds_the_truth_in_95_of_100_cases() -> None:
-    """Of 150 random meters the delay lies within its interval in at least 95 %, and so does the gain."""
-    delays, gains, trusted = share_covered(range(150))
+    """Of 100 random meters the delay lies within its interval in at least 95 %, and so does the gain."""
+    delays, gains, trusted = share_covered(range(100))
     assert delays >= 0.95
     assert gains >= 0.95
     assert trusted >= 0.95

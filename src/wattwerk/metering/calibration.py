@@ -28,6 +28,8 @@ EARLIEST_S: Final = -1.0  # a reference may lag, too: then the delay is below 0,
 SMOOTHINGS_S: Final = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 
 _WINDOWS: Final = 8
+_FINER: Final = 5
+_NEAR: Final = 22  # fine steps on either side, which is more than four of the standard deviations that they are used for
 _FINE_S: Final = 0.02
 _LEAST_READINGS: Final = 20
 _LEAST_BLOCKS: Final = 8
@@ -199,6 +201,10 @@ def fit(readings: Readings, reference: Reference, phase_s: float, latest_s: floa
     grid = _grid(usable, shapes, delays_s, blocks)
     draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), _DRAWS).astype(np.float64)
     best, drawn = _best(grid, np.ones((1, blocks))), _best(grid, draws)
+    if np.std(drawn.delay_s) < DELAY_STEP_S:  # the data know it better than the grid
+        near_s = best.delay_s[0] + np.arange(-_NEAR, _NEAR + 1) * (DELAY_STEP_S / _FINER)
+        grid = _grid(usable, shapes, near_s, blocks)
+        best, drawn = _best(grid, np.ones((1, blocks))), _best(grid, draws)
     return _fitted(usable, shapes[best.shape[0]], best, drawn, phase_s, latest_s)
 
 
@@ -257,7 +263,8 @@ def _best(grid: _Grid, weights: Floats) -> _Best:
     cell = explained.argmax(axis=1)
     shape, place = np.divmod(cell, len(grid.delays_s))
     profile = explained.reshape(len(weights), -1, len(grid.delays_s)).max(axis=1)
-    delay_s = grid.delays_s[place] + DELAY_STEP_S * _vertex(profile, rows, place)
+    step_s = grid.delays_s[1] - grid.delays_s[0]
+    delay_s = grid.delays_s[place] + step_s * _vertex(profile, rows, place)
     fit_ratio = np.divide(explained[rows, cell], yy, out=np.zeros_like(yy), where=yy > 0)
     return _Best(delay_s, shape, xy[rows, cell] / xx[rows, cell], fit_ratio)
 
