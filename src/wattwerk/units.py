@@ -100,6 +100,11 @@ def format_value(name: str, value: float | None, significant: int = 3) -> str:
     return f"{text} {prefix}{symbol}".rstrip()
 
 
+def times(count: int) -> str:
+    """Write how often something happened: ``once``, ``3 times``."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def wh_from_j(energy_j: float) -> float:
     """Convert joules into watt-hours."""
     return energy_j / J_PER_WH

@@ -22,6 +22,7 @@ from tests.meters.test_shelly import second_generation
 from wattwerk import terminal_calibrate
 from wattwerk.errors import ConfigError, MeasurementError
 from wattwerk.metering.calibrate import Calibrated, Calibration, Plan, calibrate
+from wattwerk.metering.calibration import Fit
 from wattwerk.metering.load import Load
 from wattwerk.meters.protocol import MeterSpec
 from wattwerk.meters.recorder import Recorder
@@ -66,6 +67,11 @@ def shelly(device: Device, prefix: str = "shelly", **more: Any) -> MeterSpec:
     return MeterSpec("shelly", {"url": device.url, "prefix": prefix, **more})
 
 
+def near(fit: Fit, delay_s: float) -> bool:
+    """Tell whether a delay lies in an interval half as wide again as that of 95 %: a test that fails rarely."""
+    return abs(fit.delay_s - delay_s) <= 1.5 * (fit.delay_high_s - fit.delay_s)
+
+
 def found_of(found: Calibration, name: str) -> Calibrated:
     """Return one channel's result."""
     return next(each for each in found.channels if each.channel == name)
@@ -86,7 +92,7 @@ def test_a_plug_is_calibrated(calibrated: Calibration) -> None:
     assert one.reference == ["load"]
     assert one.fit is not None
     assert one.doubts == []
-    assert one.fit.delay_low_s <= 0.5 <= one.fit.delay_high_s  # late by 0.45 s, and kept for 0.05 s on average
+    assert near(one.fit, 0.5)  # late by 0.45 s, and kept for 0.05 s on average
     assert one.fit.gain_low_ratio <= GAIN * 80 <= one.fit.gain_high_ratio
     assert one.fit.offset_w == pytest.approx(OFFSET_W, abs=12)  # a few reads in each pulse
     assert "hardly moved" in energy.refusal
@@ -174,7 +180,7 @@ def test_three_plugs_against_a_counter(tmp_path: Path) -> None:
         assert one.reference == ["cpu0_energy_j"]
         assert one.fit is not None
         assert one.doubts == []
-        assert one.fit.delay_low_s <= delay_s + 0.5 <= one.fit.delay_high_s
+        assert near(one.fit, delay_s + 0.5)
         assert one.fit.delay_high_s - one.fit.delay_low_s < 1.0
         assert one.fit.gain_low_ratio <= GAIN <= one.fit.gain_high_ratio
         assert one.fit.offset_w == pytest.approx(OFFSET_W - GAIN * 15, abs=6)  # the counter has 15 W at rest

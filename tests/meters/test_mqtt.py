@@ -206,7 +206,7 @@ def test_a_broker_that_comes_back(broker: Broker) -> None:
         return meter.read() == [18.0]
 
     eventually(again)
-    assert meter.faults() == [f"the connection to 127.0.0.1:{broker.port} was lost 1 times"]
+    assert meter.faults() == [f"the connection to 127.0.0.1:{broker.port} was lost once"]
 
 
 @needs_broker

@@ -53,7 +53,7 @@ def test_one_low_read_of_a_counter_is_a_gap_and_two_are_a_reset() -> None:
     values, faults = judged(ENERGY, [100.0, 3.0, 5.0, 7.0])
     assert math.isnan(values[1])
     assert values[2:] == [5.0, 7.0]
-    assert faults == ["wall_energy_j: ran backwards 1 times, so it was reset; energy across that is not known"]
+    assert faults == ["wall_energy_j: ran backwards once, so it was reset; energy across that is not known"]
 
 
 def test_a_frozen_power_is_told() -> None:

@@ -17,7 +17,7 @@ from tests.meters.test_host_meters import NUMBERS
 
 from wattwerk.errors import ConfigError, MeasurementError
 from wattwerk.meters.recorder import Gate, MeterSpec, Recorder
-from wattwerk.meters.sampler import RowFile
+from wattwerk.meters.row_file import RowFile
 from wattwerk.records import Provenance
 from wattwerk.testing import FakeMeterConfig
 
@@ -356,5 +356,5 @@ def test_a_full_disk_loses_samples_but_not_the_file(tmp_path: Path) -> None:
     rows.append(3, 3, [3.0])
     whole.close()
     assert rows.lost == 1
-    read = np.fromfile(tmp_path / "rows", [("time", "<i8"), ("unmoved", "<i8"), ("value", "<f8")])
+    read = np.fromfile(tmp_path / "rows.000000", [("time", "<i8"), ("unmoved", "<i8"), ("value", "<f8")])
     assert read["value"].tolist() == [1.0, 3.0]

@@ -29,7 +29,9 @@ SMOOTHINGS_S: Final = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 
 _WINDOWS: Final = 8
 _FINER: Final = 5
-_NEAR: Final = 22  # fine steps on either side, which is more than four of the standard deviations that they are used for
+_NEAR: Final = (
+    22  # fine steps on either side, which is more than four of the standard deviations that they are used for
+)
 _FINE_S: Final = 0.02
 _LEAST_READINGS: Final = 20
 _LEAST_BLOCKS: Final = 8

@@ -41,6 +41,8 @@ def reference_of(trace: Trace, wanted: Sequence[str], switches: list[tuple[int, 
     Raises:
         MeasurementError: A channel gave no values.
     """
+    if not len(trace.time_ns):
+        raise MeasurementError("nothing was recorded", "see the faults, and try again")
     sequence = _sequence(trace, switches)
     if list(wanted) == [LOAD]:
         return sequence, [LOAD]

@@ -154,8 +154,7 @@ def phases_s(pulses: int, shortest_s: float, longest_s: float, seed: int) -> lis
         raise ConfigError(f"{pulses} pulses", "use 6 or more: the confidence interval comes from their differences")
     if not 0.1 <= shortest_s < longest_s <= 600:
         raise ConfigError(f"pulses of {shortest_s:g} to {longest_s:g} s", "use 0.1 s or more, and a longer longest one")
-    # evenly spread lengths in random order: every recording has long and short ones
+    # lengths spread over the whole range in random order, and none a multiple of another: no beat with a meter's own
     random = np.random.default_rng(seed)
-    lengths = np.linspace(shortest_s, longest_s, pulses)
-    both = np.stack([random.permutation(lengths), random.permutation(lengths)], axis=1)
-    return [float(each) for each in both.ravel()]
+    parts = [random.permutation(np.arange(pulses) + random.random(pulses)) / pulses for _ in range(2)]
+    return [float(each) for each in (shortest_s + (longest_s - shortest_s) * np.stack(parts, axis=1)).ravel()]

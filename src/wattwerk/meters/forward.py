@@ -195,9 +195,18 @@ class _Feed(threading.Thread):
         """Return what is wrong, in words."""
         name, sink = f"sink {self.name}", self._sink
         lost = f", {sink.lost_count} were lost" if sink.lost_count else ""
+        missed = self._tail.lost
         told = []
         if sink.waiting_count or sink.lost_count:
             told = [f"{name}: {sink.waiting_count} lines wait{lost} ({sink.last_error})"]
         elif sink.last_error:
             told = [f"{name}: {sink.last_error}"]
-        return told + [f"{name}: {text}" for text in [*self._jumps, self._failure] if text]
+        return told + [
+            f"{name}: {text}"
+            for text in [
+                *self._jumps,
+                self._failure,
+                f"{missed} samples were gone before they were sent" * bool(missed),
+            ]
+            if text
+        ]

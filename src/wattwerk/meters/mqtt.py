@@ -27,6 +27,7 @@ from wattwerk.meters.mapped import (
     load_library,
     secret,
 )
+from wattwerk.units import times
 
 _STEP: Final = re.compile(r'\[(\d+)\]|\["([^"]+)"\]|(\.?)([^.\[\]"]+)')
 _RECONNECT_S: Final = (1, 10)
@@ -311,7 +312,7 @@ class MqttMeter(MappedMeter):
 
     def faults(self) -> list[str]:
         """Return what went wrong so far, in words: lost connections, messages that could not be used."""
-        lost = [f"the connection to {self._address} was lost {self.disconnects} times"] if self.disconnects else []
+        lost = [f"the connection to {self._address} was lost {times(self.disconnects)}"] if self.disconnects else []
         refused = [f"the broker refuses ({self._refusal})"] if self._refusal else []
         return lost + refused + super().faults()
 

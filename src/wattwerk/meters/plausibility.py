@@ -12,7 +12,7 @@ from typing import Final
 
 from wattwerk.meters.base import Channel
 from wattwerk.records import Provenance
-from wattwerk.units import UNITS, unit_of
+from wattwerk.units import UNITS, times, unit_of
 
 FROZEN_S: Final = 60.0
 FROZEN_READS: Final = 20
@@ -103,7 +103,7 @@ class _Series:
             found.append(f"{name}: {self._impossible} values left out that cannot be, the last one {shown}")
         if self._resets:
             found.append(
-                f"{name}: ran backwards {self._resets} times, so it was reset; energy across that is not known"
+                f"{name}: ran backwards {times(self._resets)}, so it was reset; energy across that is not known"
             )
         if self._frozen_s:
             shown = _shown(name, self.last)

@@ -49,11 +49,21 @@ class MeterSpec(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What the sampling process is to do."""
+    """What the sampling process is to do.
+
+    Attributes:
+        specs: The meters.
+        rate_hz: Samples a second.
+        parent: The process whose end ends the sampling.
+        keep_s: How long samples are kept at least, in seconds; None for ever.
+        segment_bytes: Size of a file of rows.
+    """
 
     specs: list[MeterSpec]
     rate_hz: float
     parent: int
+    keep_s: float | None = None
+    segment_bytes: int = 4_000_000
 
 
 class Hello(msgspec.Struct, frozen=True):

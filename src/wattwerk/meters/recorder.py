@@ -23,7 +23,8 @@ from wattwerk.meters import containment, protocol
 from wattwerk.meters.base import Channel
 from wattwerk.meters.gate import Gate
 from wattwerk.meters.protocol import MeterSpec
-from wattwerk.meters.tail import Tail
+from wattwerk.meters.row_file import SEGMENT_BYTES
+from wattwerk.meters.tail import RowReader, Tail, row_type
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Accelerator
 
@@ -36,11 +37,6 @@ _CHILD: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from wattwerk.meters.sampler import main; main(sys.argv[2])"
 )
-
-
-def _row_type(columns: int) -> np.dtype[np.void]:
-    """Return ``protocol.row_format`` as numpy reads it."""
-    return np.dtype([("time_ns", "<i8"), ("unmoved_ns", "<i8"), ("values", "<f8", (columns,))])
 
 
 class RecorderCost(msgspec.Struct, frozen=True):
@@ -75,6 +71,8 @@ class Recorder:
         rate_hz: Samples a second.
         contains: What lies inside what, as ``containment.state`` takes it; by default the table ``[contains]`` of the
             user's ``config.toml``.
+        keep_s: How long samples are kept at least, in seconds, for a recording of days that others follow: disk and
+            memory stay bounded, and ``trace`` gives the newest ones only. None keeps all.
 
     Attributes:
         channels: What is recorded; known after the start.
@@ -85,7 +83,7 @@ class Recorder:
         gate: Pauses and resumes the sampling, also from other processes.
 
     Raises:
-        ConfigError: The rate is not between 0.1 and 1000 Hz, or ``[contains]`` cannot be used.
+        ConfigError: The rate is not between 0.1 and 1000 Hz, keep_s is no time, or ``[contains]`` cannot be used.
     """
 
     def __init__(
@@ -93,16 +91,21 @@ class Recorder:
         specs: Sequence[MeterSpec],
         rate_hz: float = 10.0,
         contains: Mapping[str, Sequence[str]] | None = None,
+        *,
+        keep_s: float | None = None,
     ) -> None:
         if not 0.1 <= rate_hz <= 1000:
             raise ConfigError(f"a sampling rate of {rate_hz:g} Hz", "use 0.1 to 1000 Hz")
+        if keep_s is not None and not 0 < keep_s < float("inf"):
+            raise ConfigError(f"keeping samples for {keep_s:g} s", "use a number above 0, or leave it out to keep all")
+        self._keep_s = keep_s
+        self._segment_bytes = SEGMENT_BYTES
         self._specs = list(specs)
         self._rate_hz = rate_hz
         self._contains = containment.user_contains() if contains is None else contains
         self._process: subprocess.Popen[bytes] | None = None
         self._rows: list[np.ndarray[Any, Any]] = []
-        self._rows_read = 0
-        self._row_type = _row_type(0)
+        self._reader: RowReader | None = None
         self._final_cost: RecorderCost | None = None
         self.channels: tuple[Channel, ...] = ()
         self.accelerators: list[Accelerator] = []
@@ -130,7 +133,8 @@ class Recorder:
         """
         self._folder = Path(tempfile.mkdtemp(prefix="wattwerk-recorder-"))
         self.gate = Gate.create(self._folder / protocol.GATE)
-        protocol.write_json(self._folder / protocol.JOB, protocol.Job(self._specs, self._rate_hz, os.getpid()))
+        job = protocol.Job(self._specs, self._rate_hz, os.getpid(), self._keep_s, self._segment_bytes)
+        protocol.write_json(self._folder / protocol.JOB, job)
         self._start_ns = time.perf_counter_ns()
         self._process = self._spawn()
         try:
@@ -171,7 +175,7 @@ class Recorder:
         self.meters = hello.meters
         self._reach_s = hello.reach_s
         self._faults = [*hello.faults, *strange]
-        self._row_type = _row_type(len(self.channels))
+        self._reader = self._new_reader()
 
     def _check_alive(self) -> None:
         if self._process is None or self._process.poll() is None:
@@ -189,7 +193,7 @@ class Recorder:
         return self._faults + (msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else [])
 
     def trace(self, since_ns: int = 0, until_ns: int | None = None, timeout_s: float = 5.0) -> Trace:
-        """Return what has been recorded so far.
+        """Return what has been recorded so far, or as much of it as ``keep_s`` says.
 
         Args:
             since_ns: Leave out what is older.
@@ -210,7 +214,7 @@ class Recorder:
             if self._last_ns >= wanted_ns and self._slow_meters_reach(until_ns):
                 break
             time.sleep(_POLL_S)
-        rows = np.concatenate(self._rows) if self._rows else np.empty(0, self._row_type)
+        rows = np.concatenate([*self._rows, np.empty(0, row_type(len(self.channels)))])
         rows = rows[np.argsort(rows["time_ns"], kind="stable")]  # slow meters write when they have answered
         rows = rows[np.searchsorted(rows["time_ns"], since_ns) :]
         return Trace(
@@ -239,8 +243,10 @@ class Recorder:
         """
         if self._process is None:
             raise MeasurementError("the recorder does not run", "start it first")
-        path = self._folder / protocol.ROWS
-        return Tail(path, self._row_type, self.channels, self.locked, list(self._reach_s), skip=skip)
+        return Tail(self._new_reader(skip=skip), self.channels, self.locked, list(self._reach_s))
+
+    def _new_reader(self, *, skip: bool = False) -> RowReader:
+        return RowReader(self._folder / protocol.ROWS, len(self.channels), self._segment_bytes, skip=skip)
 
     def _reach_ns(self) -> int:
         """Return how far beyond a time a sample has to be so that every counter has moved after that time."""
@@ -263,25 +269,28 @@ class Recorder:
         return bool(newer) and bool(np.isfinite(np.concatenate(newer)).any(axis=0).all())
 
     def _read_rows(self) -> None:
-        path = self._folder / protocol.ROWS
-        if self._process is None or not path.exists():
+        if self._process is None or self._reader is None:
             return
-        # only whole rows: the last one may be half written
-        count = path.stat().st_size // self._row_type.itemsize - self._rows_read
-        if count > 0:
-            rows = np.fromfile(path, self._row_type, count, offset=self._rows_read * self._row_type.itemsize)
+        while len(rows := self._reader.read()):
             self._rows.append(rows)
-            self._rows_read += len(rows)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go what nobody wants any more."""
+        if self._keep_s is not None:
+            oldest_ns = time.perf_counter_ns() - round(self._keep_s * 1e9)
+            while self._rows and int(self._rows[0]["time_ns"].max()) < oldest_ns:
+                self._rows.pop(0)
 
     def cost(self) -> RecorderCost:
         """Return what the recording has cost so far; after the end, what it cost in all."""
         if self._process is not None and self._process.poll() is None:
-            self._read_rows()
             process = psutil.Process(self._process.pid)
             times = process.cpu_times()
             wall_s = (time.perf_counter_ns() - self._start_ns) / 1e9
             rss_bytes = process.memory_info().rss
-            self._final_cost = RecorderCost(times.user + times.system, self._rows_read, wall_s, rss_bytes)
+            samples = self._reader.written() if self._reader else 0
+            self._final_cost = RecorderCost(times.user + times.system, samples, wall_s, rss_bytes)
         if self._final_cost is None:
             raise MeasurementError("the recorder has not run", "start it first")
         return self._final_cost
@@ -306,5 +315,7 @@ class Recorder:
         if self.channels:
             self._read_rows()
             self._faults = self.faults
+        if self._reader:
+            self._reader.close()
         self._process = None
         shutil.rmtree(self._folder, ignore_errors=True)

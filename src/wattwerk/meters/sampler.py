@@ -27,8 +27,10 @@ from wattwerk.meters.base import Channel, Meter
 from wattwerk.meters.gate import Gate, Keeper
 from wattwerk.meters.host_load import HostLoadConfig, HostLoadMeter
 from wattwerk.meters.plausibility import Plausibility
+from wattwerk.meters.row_file import RowFile
 from wattwerk.meters.sections import configured, named
 from wattwerk.meters.tick import Edge, TickLock
+from wattwerk.units import times
 
 _OPEN_S: Final = 30.0
 _HANG_NS: Final = 2_000_000_000
@@ -74,10 +76,10 @@ class Source:
         """Return what went wrong, in words."""
         found = []
         if self.failures:
-            found.append(f"{self.name}: {self.failures} failed reads, the last one with {self.last_error}")
+            reads = "one failed read" if self.failures == 1 else f"{self.failures} failed reads"
+            found.append(f"{self.name}: {reads}, the last one with {self.last_error}")
         if self.hangs:
-            times = "once" if self.hangs == 1 else f"{self.hangs} times"
-            found.append(f"{self.name}: hung {times}, {'still does' if self.hung else 'answers again'}")
+            found.append(f"{self.name}: hung {times(self.hangs)}, {'still does' if self.hung else 'answers again'}")
         more = [*self.meter.faults(), *self._plausibility.faults()]
         return found + [f"{self.name}: {fault}" for fault in more]
 
@@ -148,30 +150,6 @@ def locked_channel(sources: list[Source]) -> tuple[Source, Channel] | None:
     """Return the counter whose ticks the samples follow: the first that has any."""
     pairs = ((source, channel) for source in sources if not source.slow for channel in source.channels)
     return next((pair for pair in pairs if pair[1].form == "counter" and pair[1].tick_s), None)
-
-
-class RowFile:
-    """A file of rows that only grows by whole rows, even where the disk is full for a while."""
-
-    def __init__(self, path: Path, columns: int) -> None:
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - stays open for the life of the process
-        self._format = protocol.row_format(columns)
-        self._guard = threading.Lock()
-        self._rows = 0
-        self.columns = columns
-        self.lost = 0
-
-    def append(self, time_ns: int, unmoved_ns: int, values: list[float]) -> None:
-        """Write one row; a row that does not fit is counted, and its place is used for the next one."""
-        row = self._format.pack(time_ns, unmoved_ns, *values)
-        with self._guard:
-            try:
-                self._file.seek(self._rows * len(row))
-                complete = self._file.write(row) == len(row)
-            except OSError:
-                complete = False
-            self._rows += complete
-            self.lost += not complete
 
 
 class Lane:
@@ -429,7 +407,7 @@ def _run(folder: Path) -> bool:
         },
         meters={channel.name: source.name for source in sources for channel in source.channels},
     )
-    rows = RowFile(folder / protocol.ROWS, len(channels))
+    rows = RowFile(folder / protocol.ROWS, len(channels), job.keep_s, job.segment_bytes)
     sampler = Sampler(sources, rows, Keeper(Gate(str(folder / protocol.GATE))), job.rate_hz)
     gc.collect()
     gc.freeze()  # what is loaded now stays: no collection has to look at it again
