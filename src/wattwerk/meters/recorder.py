@@ -32,6 +32,9 @@ __all__ = ["Gate", "MeterSpec", "Recorder", "RecorderCost"]
 _START_S: Final = 120.0
 _STOP_S: Final = 5.0
 _POLL_S: Final = 0.005
+_READY_S: Final = 15.0  # the most that any meter is waited for
+_FAST_READY_S: Final = 4.0  # a fast meter that hangs holds up the first sample for two seconds
+_SLOW_START_S: Final = 0.5
 _CHILD: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from wattwerk.meters.sampler import main; main(sys.argv[2])"
@@ -201,13 +204,38 @@ class Recorder:
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, self._row_type)
         rows = rows[np.argsort(rows["time_ns"], kind="stable")]  # slow meters write when they have answered
         rows = rows[np.searchsorted(rows["time_ns"], since_ns) :]
-        return Trace(
-            self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, list(self._reach_s)
-        )
+        return Trace(self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, self.slow)
+
+    @property
+    def slow(self) -> list[str]:
+        """Names of the channels of meters that are read in threads of their own."""
+        return list(self._reach_s)
 
     def check(self) -> None:
         """Raise a MeasurementError if the sampling process ended by itself."""
         self._check_alive()
+
+    def await_ready(self) -> None:
+        """Wait until an interval that begins now has readings before it; what does not answer is not waited for.
+
+        Raises:
+            MeasurementError: The sampling process ended by itself.
+        """
+        began_ns = time.perf_counter_ns()
+        while (waited_s := (time.perf_counter_ns() - began_ns) / 1e9) < _READY_S and not self._is_ready(waited_s):
+            time.sleep(_POLL_S)
+
+    def _is_ready(self, waited_s: float) -> bool:
+        self._check_alive()
+        self._read_rows()
+        rows = np.concatenate(self._rows) if self._rows else np.empty(0, self._row_type)
+        seen = np.isfinite(rows["values"])
+        fast = [index for index, channel in enumerate(self.channels) if channel.name not in self._reach_s]
+        times = rows["time_ns"][seen[:, fast].any(axis=1)]
+        if fast and waited_s < _FAST_READY_S and (not len(times) or times[-1] - times[0] < self._reach_ns()):
+            return False
+        late = {name for name, reach_s in self._reach_s.items() if waited_s < 1.5 * reach_s + _SLOW_START_S}
+        return bool(seen[:, [channel.name in late for channel in self.channels]].any(axis=0).all())
 
     def follow(self, *, skip: bool = False) -> Tail:
         """Return a reader of the samples as they come, for another thread or a recording of days.
@@ -223,7 +251,7 @@ class Recorder:
         if self._process is None:
             raise MeasurementError("the recorder does not run", "start it first")
         path = self._folder / protocol.ROWS
-        return Tail(path, self._row_type, self.channels, self.locked, list(self._reach_s), skip=skip)
+        return Tail(path, self._row_type, self.channels, self.locked, self.slow, skip=skip)
 
     def _reach_ns(self) -> int:
         """Return how far beyond a time a sample has to be so that every counter has moved after that time."""
