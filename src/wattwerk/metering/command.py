@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from wattwerk import __version__
 from wattwerk.errors import ConfigError, StoreError
 from wattwerk.metering import child
 from wattwerk.metering.masking import masked
@@ -82,7 +83,9 @@ def run_command(
     _check_options(repeat, pause_s, idle_s)
     child.check(argv)
     runner = _Runner(argv, name, pause_s, ignore_failure)
-    with MeteringSession(specs, rate_hz=rate_hz, account=account) as session:
+    # what a command imports is its own affair
+    own = {"wattwerk": __version__}
+    with MeteringSession(specs, rate_hz=rate_hz, account=account, packages=own) as session:
         with beside(session.recorder) if beside else nullcontext(list) as more_faults:
             try:
                 if idle_s > 0:
@@ -126,6 +129,7 @@ class _Runner:
 
     def _run(self, session: MeteringSession, index: int, repeat: int) -> Record:
         started_at = now()
+        session.recorder.nudge()
         ended = child.run(self._argv)
         self.exit_code = ended.exit_code
         span = Span(ended.start_ns, ended.end_ns, started_at, now())

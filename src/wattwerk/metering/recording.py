@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -11,6 +11,7 @@ import msgspec
 
 from wattwerk import machine
 from wattwerk.errors import MeasurementError
+from wattwerk.launch import take
 from wattwerk.metering import sensors
 from wattwerk.metering.interval import PREFIXES, Idle, interval_figures
 from wattwerk.meters.account import AccountConfig
@@ -22,6 +23,16 @@ from wattwerk.records import Figure, Provenance, Record, Scope, Setup, Status, S
 
 _MARGIN_NS: Final = 5_000_000_000
 _SETTLE_S: Final = 0.3  # from the end of what ran before to the idle measurement
+
+
+def recorder_here(rate_hz: float) -> Recorder:
+    """Return a recorder of this machine's meters: in the process that was started early, if there is one.
+
+    Raises:
+        ConfigError: As for ``inventory.default_specs``, or the rate cannot be used.
+    """
+    launched = take()
+    return Recorder([] if launched else sensors.specs_here(), rate_hz, launched=launched)
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -53,6 +64,7 @@ class MeteringSession:
         rate_hz: Samples a second.
         account: Changes of ``[account]`` in ``config.toml``.
         total: The channels that make up the system; by default as ``config.toml`` says.
+        packages: As for ``machine.describe``.
 
     Attributes:
         recorder: The recorder.
@@ -70,11 +82,13 @@ class MeteringSession:
         rate_hz: float = 10.0,
         account: dict[str, Any] | None = None,
         total: Sequence[str] = (),
+        packages: Mapping[str, str] | None = None,
     ) -> None:
+        self._packages = packages
         self.account: AccountConfig = sensors.account_here(account)
         self.total = tuple(total) or sensors.total_here()
         self.rate_hz = rate_hz
-        self.recorder = Recorder(sensors.specs_here() if specs is None else specs, rate_hz)
+        self.recorder = recorder_here(rate_hz) if specs is None else Recorder(specs, rate_hz)
         self.idle: Idle | None = None
         self.group = new_id()
 
@@ -97,7 +111,7 @@ class MeteringSession:
         self.recorder.start()
         try:
             totals_of(self.recorder.channels, self.total)
-            self.platform = machine.describe(self.recorder.accelerators, self.recorder.limits)
+            self.platform = machine.describe(self.recorder.accelerators, self.recorder.limits, self._packages)
             self.recorder.await_ready()
         except BaseException:
             self.recorder.stop()

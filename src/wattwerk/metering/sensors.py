@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from wattwerk.catalog.processors import cpu_power_here
 from wattwerk.config import user_section
 from wattwerk.errors import ConfigError
-from wattwerk.meters.account import AccountConfig, configured
-from wattwerk.meters.inventory import default_specs
 from wattwerk.meters.protocol import MeterSpec
+
+if TYPE_CHECKING:
+    from wattwerk.meters.account import AccountConfig
 
 
 def specs_here() -> list[MeterSpec]:
@@ -20,6 +20,9 @@ def specs_here() -> list[MeterSpec]:
     Raises:
         ConfigError: As for ``inventory.default_specs``.
     """
+    from wattwerk.catalog.processors import cpu_power_here
+    from wattwerk.meters.inventory import default_specs
+
     return default_specs(cpu_power_here())
 
 
@@ -42,6 +45,8 @@ def account_here(changes: dict[str, Any] | None = None) -> AccountConfig:
     Raises:
         ConfigError: A key is unknown, or a value cannot be used.
     """
+    from wattwerk.meters.account import configured
+
     config = configured(changes)
     if config.carbon_factor() is None:
         config = msgspec.structs.replace(config, country="WORLD")

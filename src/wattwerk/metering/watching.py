@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from wattwerk.errors import ConfigError
 from wattwerk.metering import sensors
+from wattwerk.metering.recording import recorder_here
 from wattwerk.meters.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def recording(
         UnavailableError: A sink refuses or does not answer, or a package is missing.
         MeasurementError: The recorder did not start.
     """
-    with Recorder(sensors.specs_here(), rate_hz) as recorder, _streaming(recorder, send, serve) as stream:
+    with recorder_here(rate_hz) as recorder, _streaming(recorder, send, serve) as stream:
         yield recorder, stream
 
 

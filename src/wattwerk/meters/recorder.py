@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,6 +16,7 @@ import numpy as np
 import psutil
 
 from wattwerk.errors import ConfigError, MeasurementError
+from wattwerk.launch import STDERR, Launched, launch
 from wattwerk.meters import protocol
 from wattwerk.meters.base import Channel
 from wattwerk.meters.gate import Gate
@@ -35,10 +33,6 @@ _POLL_S: Final = 0.005
 _READY_S: Final = 15.0  # the most that any meter is waited for
 _FAST_READY_S: Final = 4.0  # a fast meter that hangs holds up the first sample for two seconds
 _SLOW_START_S: Final = 0.5
-_CHILD: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from wattwerk.meters.sampler import main; main(sys.argv[2])"
-)
 
 
 def _row_type(columns: int) -> np.dtype[np.void]:
@@ -76,6 +70,7 @@ class Recorder:
     Args:
         specs: The meters, as ``inventory.default_specs`` chooses them.
         rate_hz: Samples a second.
+        launched: The process where one was started early; one that chooses the meters itself leaves out ``specs``.
 
     Attributes:
         channels: What is recorded; known after the start.
@@ -88,10 +83,11 @@ class Recorder:
         ConfigError: The rate is not between 0.1 and 1000 Hz.
     """
 
-    def __init__(self, specs: Sequence[MeterSpec], rate_hz: float = 10.0) -> None:
+    def __init__(self, specs: Sequence[MeterSpec], rate_hz: float = 10.0, *, launched: Launched | None = None) -> None:
         if not 0.1 <= rate_hz <= 1000:
             raise ConfigError(f"a sampling rate of {rate_hz:g} Hz", "use 0.1 to 1000 Hz")
-        self._specs = list(specs)
+        self._specs = None if launched and launched.chooses else list(specs)
+        self._launched = launched
         self._rate_hz = rate_hz
         self._process: subprocess.Popen[bytes] | None = None
         self._rows: list[np.ndarray[Any, Any]] = []
@@ -121,27 +117,16 @@ class Recorder:
             ConfigError: A meter or one of its options does not exist.
             MeasurementError: The process ended or did not answer.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="wattwerk-recorder-"))
+        launched = self._launched or launch()
+        self._folder, self._process = launched.folder, launched.process
+        self._start_ns = time.perf_counter_ns()
         self.gate = Gate.create(self._folder / protocol.GATE)
         protocol.write_json(self._folder / protocol.JOB, protocol.Job(self._specs, self._rate_hz, os.getpid()))
-        self._start_ns = time.perf_counter_ns()
-        self._process = self._spawn()
         try:
             self._take(self._hello())
         except BaseException:
             self._end()
             raise
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with (self._folder / protocol.STDERR).open("wb") as stderr:
-            return subprocess.Popen(
-                [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(self._folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                # a group of its own: Ctrl-C in the terminal reaches the parent only, also while the child still starts
-                process_group=0 if os.name == "posix" else None,
-            )
 
     def _hello(self) -> protocol.Hello:
         path = self._folder / protocol.HELLO
@@ -167,7 +152,7 @@ class Recorder:
     def _check_alive(self) -> None:
         if self._process is None or self._process.poll() is None:
             return
-        lines = (self._folder / protocol.STDERR).read_text(errors="replace").strip().splitlines()
+        lines = (self._folder / STDERR).read_text(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"exit status {self._process.returncode}"
         raise MeasurementError(
             f"the recorder's process ended ({reason})", "measure again; leave out the last meter added"
@@ -191,6 +176,8 @@ class Recorder:
             MeasurementError: The sampling process ended by itself.
         """
         deadline = time.monotonic() + timeout_s
+        if until_ns is not None and self.locked is None:
+            self.nudge()
         wanted_ns = None if until_ns is None else until_ns + self._reach_ns()
         while True:
             self._check_alive()
@@ -210,6 +197,12 @@ class Recorder:
     def slow(self) -> list[str]:
         """Names of the channels of meters that are read in threads of their own."""
         return list(self._reach_s)
+
+    def nudge(self) -> None:
+        """Have a sample taken now, for an interval that begins or ends; a slow meter takes its time all the same."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # it is gone: whoever asks for samples is told
+                os.write(self._process.stdin.fileno(), b"sample\n")  # nothing that stays in a buffer if it is gone
 
     def check(self) -> None:
         """Raise a MeasurementError if the sampling process ended by itself."""
