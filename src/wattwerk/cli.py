@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wattwerk import __version__, cli_codec
+from wattwerk import __version__, cli_codec, cli_meter
 from wattwerk.errors import ConfigError, WattwerkError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 results = typer.Typer(no_args_is_help=True, help="List, show, delete and export what was measured.")
 app.add_typer(results, name="results")
 cli_codec.register(app)
+cli_meter.register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output, and nothing else there.")]
 

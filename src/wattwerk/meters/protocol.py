@@ -24,7 +24,6 @@ HELLO: Final = "hello.json"
 FAULTS: Final = "faults.json"
 ROWS: Final = "rows"
 GATE: Final = "gate"
-STDERR: Final = "stderr"
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -49,9 +48,9 @@ class MeterSpec(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What the sampling process is to do."""
+    """What the sampling process is to do; without ``specs`` it chooses the meters itself."""
 
-    specs: list[MeterSpec]
+    specs: list[MeterSpec] | None
     rate_hz: float
     parent: int
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,6 +16,7 @@ import numpy as np
 import psutil
 
 from wattwerk.errors import ConfigError, MeasurementError
+from wattwerk.launch import STDERR, Launched, launch
 from wattwerk.meters import containment, protocol
 from wattwerk.meters.base import Channel
 from wattwerk.meters.gate import Gate
@@ -32,10 +30,9 @@ __all__ = ["Gate", "MeterSpec", "Recorder", "RecorderCost"]
 _START_S: Final = 120.0
 _STOP_S: Final = 5.0
 _POLL_S: Final = 0.005
-_CHILD: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from wattwerk.meters.sampler import main; main(sys.argv[2])"
-)
+_READY_S: Final = 15.0  # the most that any meter is waited for
+_FAST_READY_S: Final = 4.0  # a fast meter that hangs holds up the first sample for two seconds
+_SLOW_START_S: Final = 0.5
 
 
 def _row_type(columns: int) -> np.dtype[np.void]:
@@ -75,6 +72,7 @@ class Recorder:
         rate_hz: Samples a second.
         contains: What lies inside what, as ``containment.state`` takes it; by default the table ``[contains]`` of the
             user's ``config.toml``.
+        launched: The process where one was started early; one that chooses the meters itself leaves out ``specs``.
 
     Attributes:
         channels: What is recorded; known after the start.
@@ -92,10 +90,13 @@ class Recorder:
         specs: Sequence[MeterSpec],
         rate_hz: float = 10.0,
         contains: Mapping[str, Sequence[str]] | None = None,
+        *,
+        launched: Launched | None = None,
     ) -> None:
         if not 0.1 <= rate_hz <= 1000:
             raise ConfigError(f"a sampling rate of {rate_hz:g} Hz", "use 0.1 to 1000 Hz")
-        self._specs = list(specs)
+        self._specs = None if launched and launched.chooses else list(specs)
+        self._launched = launched
         self._rate_hz = rate_hz
         self._contains = containment.user_contains() if contains is None else contains
         self._process: subprocess.Popen[bytes] | None = None
@@ -126,27 +127,16 @@ class Recorder:
             ConfigError: A meter or one of its options does not exist, or what lies inside what contradicts itself.
             MeasurementError: The process ended or did not answer.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="wattwerk-recorder-"))
+        launched = self._launched or launch()
+        self._folder, self._process = launched.folder, launched.process
+        self._start_ns = time.perf_counter_ns()
         self.gate = Gate.create(self._folder / protocol.GATE)
         protocol.write_json(self._folder / protocol.JOB, protocol.Job(self._specs, self._rate_hz, os.getpid()))
-        self._start_ns = time.perf_counter_ns()
-        self._process = self._spawn()
         try:
             self._take(self._hello())
         except BaseException:
             self._end()
             raise
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with (self._folder / protocol.STDERR).open("wb") as stderr:
-            return subprocess.Popen(
-                [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(self._folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                # a group of its own: Ctrl-C in the terminal reaches the parent only, also while the child still starts
-                process_group=0 if os.name == "posix" else None,
-            )
 
     def _hello(self) -> protocol.Hello:
         path = self._folder / protocol.HELLO
@@ -173,7 +163,7 @@ class Recorder:
     def _check_alive(self) -> None:
         if self._process is None or self._process.poll() is None:
             return
-        lines = (self._folder / protocol.STDERR).read_text(errors="replace").strip().splitlines()
+        lines = (self._folder / STDERR).read_text(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"exit status {self._process.returncode}"
         raise MeasurementError(
             f"the recorder's process ended ({reason})", "measure again; leave out the last meter added"
@@ -197,6 +187,8 @@ class Recorder:
             MeasurementError: The sampling process ended by itself.
         """
         deadline = time.monotonic() + timeout_s
+        if until_ns is not None and self.locked is None:
+            self.nudge()
         wanted_ns = None if until_ns is None else until_ns + self._reach_ns()
         while True:
             self._check_alive()
@@ -210,13 +202,44 @@ class Recorder:
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, self._row_type)
         rows = rows[np.argsort(rows["time_ns"], kind="stable")]  # slow meters write when they have answered
         rows = rows[np.searchsorted(rows["time_ns"], since_ns) :]
-        return Trace(
-            self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, list(self._reach_s)
-        )
+        return Trace(self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, self.slow)
+
+    @property
+    def slow(self) -> list[str]:
+        """Names of the channels of meters that are read in threads of their own."""
+        return list(self._reach_s)
+
+    def nudge(self) -> None:
+        """Have a sample taken now, for an interval that begins or ends; a slow meter takes its time all the same."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # it is gone: whoever asks for samples is told
+                os.write(self._process.stdin.fileno(), b"sample\n")  # nothing that stays in a buffer if it is gone
 
     def check(self) -> None:
         """Raise a MeasurementError if the sampling process ended by itself."""
         self._check_alive()
+
+    def await_ready(self) -> None:
+        """Wait until an interval that begins now has readings before it; what does not answer is not waited for.
+
+        Raises:
+            MeasurementError: The sampling process ended by itself.
+        """
+        began_ns = time.perf_counter_ns()
+        while (waited_s := (time.perf_counter_ns() - began_ns) / 1e9) < _READY_S and not self._is_ready(waited_s):
+            time.sleep(_POLL_S)
+
+    def _is_ready(self, waited_s: float) -> bool:
+        self._check_alive()
+        self._read_rows()
+        rows = np.concatenate(self._rows) if self._rows else np.empty(0, self._row_type)
+        seen = np.isfinite(rows["values"])
+        fast = [index for index, channel in enumerate(self.channels) if channel.name not in self._reach_s]
+        times = rows["time_ns"][seen[:, fast].any(axis=1)]
+        if fast and waited_s < _FAST_READY_S and (not len(times) or times[-1] - times[0] < self._reach_ns()):
+            return False
+        late = {name for name, reach_s in self._reach_s.items() if waited_s < 1.5 * reach_s + _SLOW_START_S}
+        return bool(seen[:, [channel.name in late for channel in self.channels]].any(axis=0).all())
 
     def follow(self, *, skip: bool = False) -> Tail:
         """Return a reader of the samples as they come, for another thread or a recording of days.
@@ -232,7 +255,7 @@ class Recorder:
         if self._process is None:
             raise MeasurementError("the recorder does not run", "start it first")
         path = self._folder / protocol.ROWS
-        return Tail(path, self._row_type, self.channels, self.locked, list(self._reach_s), skip=skip)
+        return Tail(path, self._row_type, self.channels, self.locked, self.slow, skip=skip)
 
     def _reach_ns(self) -> int:
         """Return how far beyond a time a sample has to be so that every counter has moved after that time."""
