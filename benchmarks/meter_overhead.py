@@ -29,6 +29,7 @@ import numpy as np
 from wattwerk.meters.recorder import MeterSpec, Recorder
 
 BLOCK_S = 1.0
+SHARE_S = 20.0
 ZONES = 11
 #: Any numbers do: the model costs the same to evaluate.
 CPU_MODEL = {
@@ -127,6 +128,8 @@ def _compared(recorder: Recorder, shared: mmap.mmap, cores: int, seconds: float)
     time.sleep(2.0)
     ratios = []
     begin = recorder.cost()
+    time.sleep(SHARE_S)  # the system counts processor time in steps of 10 ms
+    end = recorder.cost()
     for _ in range(max(5, round(seconds / (4 * BLOCK_S)))):
         rates: dict[bool, list[float]] = {True: [], False: []}
         for running in (True, False, False, True):
@@ -134,11 +137,9 @@ def _compared(recorder: Recorder, shared: mmap.mmap, cores: int, seconds: float)
             rates[running].append(throughput(shared, cores))
         ratios.append(sum(rates[False]) / sum(rates[True]))
     recorder.gate.resume()
-    end = recorder.cost()
     rng = np.random.default_rng(1)
     resampled = np.median(rng.choice(ratios, (4000, len(ratios))), axis=1)
     low, high = np.percentile(resampled, [2.5, 97.5])
-    running_s = (end.wall_s - begin.wall_s) / 2
     return {
         "channels_count": len(recorder.channels),
         "cores_count": cores,
@@ -146,7 +147,7 @@ def _compared(recorder: Recorder, shared: mmap.mmap, cores: int, seconds: float)
         "ratio_low": round(float(low), 5),
         "ratio_high": round(float(high), 5),
         "groups_count": len(ratios),
-        "cpu_share_ratio": round((end.cpu_s - begin.cpu_s) / running_s / cores, 5),
+        "cpu_share_ratio": round((end.cpu_s - begin.cpu_s) / (end.wall_s - begin.wall_s) / cores, 5),
         "rss_bytes": end.rss_bytes,
     }
 

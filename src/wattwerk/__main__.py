@@ -10,10 +10,14 @@ _NOTHING_RECORDED = {"-h", "--help", "--telegraf", "--dashboard"}
 
 def main() -> None:
     """Run the command line; the recorder's process begins while it is still being imported."""
-    given = sys.argv[2:]
+    name, *given = sys.argv[1:] or [""]
     options = given[: given.index("--")] if "--" in given else given
-    if sys.argv[1:2] == ["meter"] and given and not _NOTHING_RECORDED & {one.partition("=")[0] for one in options}:
+    if name == "meter" and given and not _NOTHING_RECORDED & {one.partition("=")[0] for one in options}:
         launch.early()
+        if not options:
+            from wattwerk.meter_command import main as measure
+
+            measure(given[1:])
     from wattwerk.cli import main as run
 
     run()

@@ -5,7 +5,6 @@ Exit codes: 0 fine, 1 a check failed, 2 bad use, 3 something is unavailable here
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ import typer
 
 from wattwerk import __version__, cli_codec, cli_meter
 from wattwerk.errors import ConfigError, WattwerkError
+from wattwerk.meter_command import lenient_streams
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,9 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on the standard o
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal or pipe that cannot show a sign is no reason to fail
+    lenient_streams()
     try:
         code = app(standalone_mode=False)
     except WattwerkError as error:

@@ -88,7 +88,9 @@ def meter(
     elif mode == "watch":
         _watch(given)
     else:
-        raise typer.Exit(_run(command or [], given))
+        from wattwerk.meter_command import measure_command
+
+        raise typer.Exit(measure_command(command or [], given))
 
 
 #: What each way of using the command takes.
@@ -142,44 +144,3 @@ def _watch(given: dict[str, Any]) -> None:
         for line in stream.places():
             sys.stderr.write(f"{line}\n")
         watch(recorder, duration_s=given.get("duration"), total=stream.total, faults=stream.faults)
-
-
-def _run(command: list[str], given: dict[str, Any]) -> int:
-    from wattwerk.metering.command import run_command
-    from wattwerk.metering.sensors import account_changes
-    from wattwerk.metering.watching import beside
-    from wattwerk.terminal_meter import outcome_lines
-
-    account = {key: given[key] for key in ("country", "carbon", "tariff", "pue") if key in given}
-    outcome = run_command(
-        command,
-        name=given.get("name", ""),
-        repeat=given.get("repeat", 1),
-        pause_s=given.get("pause", 0.0),
-        idle_s=given.get("idle", 0.0),
-        ignore_failure=given.get("ignore_failure", False),
-        rate_hz=given.get("rate", 10.0),
-        account=account_changes(**account),
-        keep=not given.get("no_record", False),
-        beside=beside(given.get("send"), given.get("serve")),
-    )
-    if "json" in given:
-        import msgspec
-
-        text = msgspec.json.format(msgspec.json.encode(outcome), indent=2).decode()
-    else:
-        text = "\n".join(outcome_lines(outcome))
-    _write(text + "\n", given.get("output"))
-    return 130 if outcome.interrupted else outcome.exit_code
-
-
-def _write(text: str, path: Path | None) -> None:
-    """Write to a file or the standard error output; where neither can be, the exit code still passes."""
-    try:
-        if path is None:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        else:
-            path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        sys.stderr.write(f"error: {path} cannot be written ({error.strerror})\n{text}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -25,7 +24,7 @@ SAMPLER: Final = "wattwerk.meters.sampler"
 SAMPLER_HERE: Final = "wattwerk.metering.sampler_here"
 
 _CHILD: Final = (
-    "import json, sys; from importlib import import_module; sys.path[:] = json.loads(sys.argv[1]); "
+    "import sys; from importlib import import_module; sys.path[:] = sys.argv[1].split(chr(10)); "
     "import_module(sys.argv[2]).main(sys.argv[3])"
 )
 
@@ -53,7 +52,7 @@ def launch(module: str = SAMPLER) -> Launched:
     folder = Path(tempfile.mkdtemp(prefix="wattwerk-recorder-"))
     with (folder / STDERR).open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, json.dumps(sys.path), module, str(folder)],
+            [sys.executable, "-c", _CHILD, "\n".join(sys.path), module, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
@@ -75,6 +74,11 @@ def early() -> None:
 def take() -> Launched | None:
     """Return the process that was started early, once."""
     return _early.pop() if _early else None
+
+
+def give_back(launched: Launched) -> None:
+    """Leave a process that was taken and is not needed to the program's end."""
+    _early.append(launched)
 
 
 def _discard() -> None:

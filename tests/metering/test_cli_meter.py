@@ -151,3 +151,15 @@ def test_configurations_are_printed() -> None:
     """Ready to be written to a file."""
     assert "[[outputs.influxdb" in meter("--telegraf", "relay").stdout
     assert json.loads(meter("--dashboard", "prometheus").stdout)["title"] == "wattwerk"
+
+
+def test_a_process_that_was_started_early_is_gone_whatever_happens(tmp_path: Path) -> None:
+    """Nothing of the recorder is left where the options are wrong, nor after a command."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    cases = ((["--rate", "0", "--", "true"], 2), (["--", "no-such-command-here"], 127), (["--", "true"], 0))
+    for arguments, exit_code in cases:
+        answer = subprocess.run([*METER, *arguments], env=environment, timeout=60, check=False, capture_output=True)
+        assert answer.returncode == exit_code
+        assert list(tmp_path.glob("wattwerk-recorder-*")) == []
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in listed

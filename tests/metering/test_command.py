@@ -116,7 +116,7 @@ def test_idle_gives_net() -> None:
     outcome = run_command(["sleep", "0.4"], idle_s=0.5, specs=SPECS, keep=False)
     figures = outcome.records[0].figures
     assert holds(figures["wall_net_energy_j"], 0.0)
-    assert figures["idle_wall_power_w"].value == pytest.approx(80, rel=1e-3)
+    assert figures["idle_wall_power_w"].value == pytest.approx(80, rel=0.02)  # half a second, read some ms late
     assert outcome.records[0].setup.protocol["idle_s"] == pytest.approx(0.5, abs=0.3)
 
 

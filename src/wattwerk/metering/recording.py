@@ -9,9 +9,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from wattwerk import machine
-from wattwerk.errors import MeasurementError
-from wattwerk.launch import take
+from wattwerk.errors import ConfigError, MeasurementError
+from wattwerk.launch import give_back, take
 from wattwerk.metering import sensors
 from wattwerk.metering.interval import PREFIXES, Idle, interval_figures
 from wattwerk.meters.account import AccountConfig
@@ -32,7 +31,13 @@ def recorder_here(rate_hz: float) -> Recorder:
         ConfigError: As for ``inventory.default_specs``, or the rate cannot be used.
     """
     launched = take()
-    return Recorder([] if launched else sensors.specs_here(), rate_hz, launched=launched)
+    if launched is None:
+        return Recorder(sensors.specs_here(), rate_hz)
+    try:
+        return Recorder([], rate_hz, launched=launched)
+    except ConfigError:
+        give_back(launched)
+        raise
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -64,7 +69,7 @@ class MeteringSession:
         rate_hz: Samples a second.
         account: Changes of ``[account]`` in ``config.toml``.
         total: The channels that make up the system; by default as ``config.toml`` says.
-        packages: As for ``machine.describe``.
+        packages: Versions of what can change a figure; by default of all such packages of this interpreter.
 
     Attributes:
         recorder: The recorder.
@@ -111,15 +116,22 @@ class MeteringSession:
         self.recorder.start()
         try:
             totals_of(self.recorder.channels, self.total)
-            self.platform = machine.describe(self.recorder.accelerators, self.recorder.limits, self._packages)
+            self.platform = msgspec.structs.replace(self.recorder.platform, packages=self._versions())
             self.recorder.await_ready()
         except BaseException:
             self.recorder.stop()
             raise
 
+    def _versions(self) -> dict[str, str]:
+        if self._packages is not None:
+            return dict(self._packages)
+        from wattwerk.machine import package_versions
+
+        return package_versions()
+
     def stop(self) -> None:
         """End the recorder; what it recorded stays."""
-        self.recorder.stop()
+        self.recorder.stop(count=False)
 
     def measure_idle(self, seconds: float) -> None:
         """Watch the machine for a while in which nothing runs; figures are then also net of it.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from wattwerk.metering.statistics import mean_interval
 from wattwerk.records import Figure, Provenance, Record, unavailable
 
 
@@ -30,6 +29,8 @@ def _mean(figures: Sequence[Figure | None]) -> Figure:
         return unavailable(f"missing in a run: {reason}", scope=known[0].scope)
     if any(figure.provenance is Provenance.MODELLED for figure in known):
         return _mean_of_modelled(known)
+    from wattwerk.metering.statistics import mean_interval  # a single run, which is the usual case, needs none
+
     interval = mean_interval([figure.value or 0.0 for figure in known])
     return msgspec.structs.replace(known[0], value=interval.value, low=interval.low, high=interval.high)
 

@@ -17,7 +17,7 @@ import msgspec
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.meters import METERS, Meter
 from wattwerk.meters.base import Channel
-from wattwerk.records import Accelerator
+from wattwerk.records import Accelerator, Platform
 
 JOB: Final = "job.json"
 HELLO: Final = "hello.json"
@@ -65,6 +65,7 @@ class Hello(msgspec.Struct, frozen=True):
         faults: Meters that could not be opened, and why.
         locked: The counter whose ticks the samples follow.
         reach_s: Of the channels of slow meters: how long after a time their next value may come.
+        platform: The machine, without versions of packages: which of them matter is the parent's to know.
         error: Message and remedy of a ConfigError that ends the recorder; empty if all is well.
     """
 
@@ -74,6 +75,7 @@ class Hello(msgspec.Struct, frozen=True):
     faults: list[str] = []
     locked: str | None = None
     reach_s: dict[str, float] = {}
+    platform: Platform | None = None
     error: list[str | None] = []
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
-import psutil
 
 from wattwerk.errors import ConfigError, MeasurementError
 from wattwerk.launch import STDERR, Launched, launch
@@ -23,7 +22,7 @@ from wattwerk.meters.gate import Gate
 from wattwerk.meters.protocol import MeterSpec
 from wattwerk.meters.tail import Tail
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Accelerator
+from wattwerk.records import Accelerator, Platform
 
 __all__ = ["Gate", "MeterSpec", "Recorder", "RecorderCost"]
 
@@ -78,6 +77,7 @@ class Recorder:
         channels: What is recorded; known after the start.
         accelerators: What the meters watch.
         limits: Fixed limits of what they watch, such as ``gpu0_temperature_slowdown_celsius``.
+        platform: The machine, without versions of packages; known after the start.
         locked: The counter whose ticks the samples follow; None if there is no such counter.
         gate: Pauses and resumes the sampling, also from other processes.
 
@@ -107,6 +107,7 @@ class Recorder:
         self.channels: tuple[Channel, ...] = ()
         self.accelerators: list[Accelerator] = []
         self.limits: dict[str, float] = {}
+        self.platform = Platform("")
         self.locked: str | None = None
         self._reach_s: dict[str, float] = {}
         self._faults: list[str] = []
@@ -155,6 +156,7 @@ class Recorder:
         self.channels = tuple(channels)
         self.accelerators = hello.accelerators
         self.limits = hello.limits
+        self.platform = hello.platform or self.platform
         self.locked = hello.locked
         self._reach_s = hello.reach_s
         self._faults = [*hello.faults, *strange]
@@ -291,6 +293,8 @@ class Recorder:
     def cost(self) -> RecorderCost:
         """Return what the recording has cost so far; after the end, what it cost in all."""
         if self._process is not None and self._process.poll() is None:
+            import psutil
+
             self._read_rows()
             process = psutil.Process(self._process.pid)
             times = process.cpu_times()
@@ -301,11 +305,15 @@ class Recorder:
             raise MeasurementError("the recorder has not run", "start it first")
         return self._final_cost
 
-    def stop(self) -> None:
-        """End the sampling process; what was recorded stays available."""
+    def stop(self, *, count: bool = True) -> None:
+        """End the sampling process; what was recorded stays available.
+
+        Args:
+            count: Whether ``cost`` can be asked for afterwards.
+        """
         if self._process is None:
             return
-        if self._process.poll() is None:
+        if count and self._process.poll() is None:
             self.cost()
         self._end()
 

@@ -22,6 +22,7 @@ from typing import Final
 
 import msgspec
 
+from wattwerk import machine
 from wattwerk.errors import ConfigError
 from wattwerk.meters import protocol
 from wattwerk.meters.base import Channel, Meter
@@ -440,6 +441,26 @@ def _chosen(choose: Choose | None) -> list[protocol.MeterSpec] | ConfigError:
         return error
 
 
+def _hello(sources: list[Source], faults: list[str]) -> protocol.Hello:
+    leader = locked_channel(sources)
+    accelerators = [accelerator for source in sources for accelerator in source.meter.accelerators()]
+    limits = {name: value for source in sources for name, value in source.meter.limits().items()}
+    return protocol.Hello(
+        channels=[channel for source in sources for channel in source.channels],
+        accelerators=accelerators,
+        limits=limits,
+        faults=faults,
+        locked=leader[1].name if leader else None,
+        reach_s={
+            channel.name: source.meter.interval_s + source.meter.latency_s
+            for source in sources
+            if source.slow
+            for channel in source.channels
+        },
+        platform=machine.describe(accelerators, limits, {}),
+    )
+
+
 def _run(folder: Path, choose: Choose | None) -> bool:
     parent = os.getppid()
     chosen = _chosen(choose)
@@ -450,25 +471,11 @@ def _run(folder: Path, choose: Choose | None) -> bool:
         if job.specs is None and isinstance(chosen, ConfigError):
             raise chosen
         sources, faults = open_all(job.specs or ([] if isinstance(chosen, ConfigError) else chosen))
+        hello = _hello(sources, faults)
     except ConfigError as error:
         protocol.write_json(folder / protocol.HELLO, protocol.Hello(error=[error.message, error.remedy]))
         return True
-    leader = locked_channel(sources)
-    channels = [channel for source in sources for channel in source.channels]
-    hello = protocol.Hello(
-        channels=channels,
-        accelerators=[accelerator for source in sources for accelerator in source.meter.accelerators()],
-        limits={name: value for source in sources for name, value in source.meter.limits().items()},
-        faults=faults,
-        locked=leader[1].name if leader else None,
-        reach_s={
-            channel.name: source.meter.interval_s + source.meter.latency_s
-            for source in sources
-            if source.slow
-            for channel in source.channels
-        },
-    )
-    rows = RowFile(folder / protocol.ROWS, len(channels))
+    rows = RowFile(folder / protocol.ROWS, len(hello.channels))
     sampler = Sampler(sources, rows, Keeper(Gate(str(folder / protocol.GATE))), job.rate_hz)
     gc.collect()
     gc.freeze()  # what is loaded now stays: no collection has to look at it again
