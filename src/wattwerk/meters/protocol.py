@@ -66,6 +66,7 @@ class Hello(msgspec.Struct, frozen=True):
         locked: The counter whose ticks the samples follow.
         reach_s: Of the channels of slow meters: how long after a time their next value may come.
         platform: The machine, without versions of packages: which of them matter is the parent's to know.
+        meters: Channel -> the name of its meter.
         error: Message and remedy of a ConfigError that ends the recorder; empty if all is well.
     """
 
@@ -76,6 +77,7 @@ class Hello(msgspec.Struct, frozen=True):
     locked: str | None = None
     reach_s: dict[str, float] = {}
     platform: Platform | None = None
+    meters: dict[str, str] = {}
     error: list[str | None] = []
 
 

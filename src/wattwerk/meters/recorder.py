@@ -79,6 +79,7 @@ class Recorder:
         limits: Fixed limits of what they watch, such as ``gpu0_temperature_slowdown_celsius``.
         platform: The machine, without versions of packages; known after the start.
         locked: The counter whose ticks the samples follow; None if there is no such counter.
+        meters: Channel -> the name of its meter.
         gate: Pauses and resumes the sampling, also from other processes.
 
     Raises:
@@ -109,6 +110,7 @@ class Recorder:
         self.limits: dict[str, float] = {}
         self.platform = Platform("")
         self.locked: str | None = None
+        self.meters: dict[str, str] = {}
         self._reach_s: dict[str, float] = {}
         self._faults: list[str] = []
 
@@ -158,6 +160,7 @@ class Recorder:
         self.limits = hello.limits
         self.platform = hello.platform or self.platform
         self.locked = hello.locked
+        self.meters = hello.meters
         self._reach_s = hello.reach_s
         self._faults = [*hello.faults, *strange]
         self._row_type = _row_type(len(self.channels))
@@ -216,6 +219,11 @@ class Recorder:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError, ValueError):  # it is gone: whoever asks for samples is told
                 os.write(self._process.stdin.fileno(), b"sample\n")  # nothing that stays in a buffer if it is gone
+
+    @property
+    def slow(self) -> tuple[str, ...]:
+        """Names of the channels of slow meters, which are read in threads of their own."""
+        return tuple(self._reach_s)
 
     def check(self) -> None:
         """Raise a MeasurementError if the sampling process ended by itself."""

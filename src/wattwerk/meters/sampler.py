@@ -82,7 +82,8 @@ class Source:
         if self.failures:
             found.append(f"{self.name}: {self.failures} failed reads, the last one with {self.last_error}")
         if self.hangs:
-            found.append(f"{self.name}: hung {self.hangs} times, {'still does' if self.hung else 'answers again'}")
+            times = "once" if self.hangs == 1 else f"{self.hangs} times"
+            found.append(f"{self.name}: hung {times}, {'still does' if self.hung else 'answers again'}")
         more = [*self.meter.faults(), *self._plausibility.faults()]
         return found + [f"{self.name}: {fault}" for fault in more]
 
@@ -458,6 +459,7 @@ def _hello(sources: list[Source], faults: list[str]) -> protocol.Hello:
             for channel in source.channels
         },
         platform=machine.describe(accelerators, limits, {}),
+        meters={channel.name: source.name for source in sources for channel in source.channels},
     )
 
 

@@ -270,6 +270,26 @@ class Trace:
         inside: Times = moved[(moved >= start_ns) & (moved <= end_ns)]
         return inside
 
+    def readings(self, channel: str) -> tuple[Times, Floats]:
+        """Return when a channel gave a value, and which: int64 and float64 (readings,).
+
+        Raises:
+            MeasurementError: The channel was not recorded.
+        """
+        return self._valid(self.channel(channel))
+
+    def slack_s(self, channel: str) -> float:
+        """Return half of what a read takes, by the median: how uncertain a value's time is; 0 for a quick meter.
+
+        Raises:
+            MeasurementError: The channel was not recorded.
+        """
+        about = self.channel(channel)
+        valid = np.isfinite(self.values[:, self.channels.index(about)])
+        if about.name not in self.slow or not valid.any():
+            return 0.0
+        return float(np.median(self.time_ns[valid] - self.unmoved_ns[valid])) / 2e9
+
     def _valid(self, about: Channel) -> tuple[Times, Floats]:
         column = self.values[:, self.channels.index(about)]
         valid = np.isfinite(column)
