@@ -25,9 +25,9 @@ from typing import Any
 
 import onnxruntime as ort
 
-from wattwerk.bench.statistics import median_interval
 from wattwerk.bench.timing import quiet, time_calls
 from wattwerk.catalog import models
+from wattwerk.metering.statistics import median_interval
 from wattwerk.meters.inventory import default_specs
 from wattwerk.meters.recorder import Recorder
 from wattwerk.runtimes import RUNTIMES

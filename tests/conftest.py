@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.meters.influxd import Influxd
 
 from wattwerk.records import Figure, Platform, Record, Setup, Subject, measured
 
@@ -55,3 +56,12 @@ def fake_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return "fake"
+
+
+@pytest.fixture(scope="module")
+def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    """A running InfluxDB with a database."""
+    with Influxd(tmp_path_factory.mktemp("influxd")) as found:
+        for name in ("power", "over_udp"):
+            found.query(f"CREATE DATABASE {name}")
+        yield found

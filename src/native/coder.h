@@ -29,7 +29,7 @@ struct Layout {
 };
 
 // A context of the arithmetic coder. Its counters are held as indices of the tables of their successors.
-struct Context {
+struct alignas(8) Context {
     std::uint16_t quick;  // 2 (a + 128)
     std::uint16_t slow;   // b + 2048
     std::uint32_t unused;
@@ -149,10 +149,13 @@ inline void follow(EncoderState& state, Context* contexts, const Operation* oper
     for (std::size_t index = 0; index < count; ++index) {
         const std::size_t where = operations[index].where, bin = where & 1;
         Context& context = *reinterpret_cast<Context*>(base + 8 * (where - bin));
-        const std::size_t quick = context.quick, slow = context.slow;
+        // both counters from and to memory as one word: a context that comes again at once waits less
+        std::uint32_t counters;
+        std::memcpy(&counters, &context, sizeof counters);
+        const std::size_t quick = counters & 0xffff, slow = counters >> 16;
         const std::size_t code = 2 * ((slow + 8 * quick) >> 7) + bin;
-        context.quick = context.quick_next[quick + bin];
-        context.slow = context.slow_next[2 * slow + bin];
+        counters = context.quick_next[quick + bin] | std::uint32_t{context.slow_next[2 * slow + bin]} << 16;
+        std::memcpy(&context, &counters, sizeof counters);
         range = kCoding.next[code][range];
         trace.codes[index] = static_cast<std::uint8_t>(code);
         trace.ranges[index + 1] = static_cast<std::uint8_t>(range);

@@ -5,15 +5,15 @@ Exit codes: 0 fine, 1 a check failed, 2 bad use, 3 something is unavailable here
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from wattwerk import __version__, cli_codec
+from wattwerk import __version__, cli_codec, cli_meter
 from wattwerk.errors import ConfigError, WattwerkError
+from wattwerk.meter_command import lenient_streams
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,15 +27,14 @@ app = typer.Typer(
 results = typer.Typer(no_args_is_help=True, help="List, show, delete and export what was measured.")
 app.add_typer(results, name="results")
 cli_codec.register(app)
+cli_meter.register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output, and nothing else there.")]
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal or pipe that cannot show a sign is no reason to fail
+    lenient_streams()
     try:
         code = app(standalone_mode=False)
     except WattwerkError as error:

@@ -6,7 +6,6 @@ import functools
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +57,8 @@ def is_virtual() -> bool | None:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the installed packages that can change a figure."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in _PACKAGES:
         try:
@@ -67,12 +68,17 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def describe(accelerators: Sequence[Accelerator] = (), limits: Mapping[str, float] | None = None) -> Platform:
+def describe(
+    accelerators: Sequence[Accelerator] = (),
+    limits: Mapping[str, float] | None = None,
+    packages: Mapping[str, str] | None = None,
+) -> Platform:
     """Describe this machine.
 
     Args:
         accelerators: What the meters and runtimes found.
         limits: What the meters tell of fixed limits.
+        packages: Versions of what can change a figure; by default those of all such packages of this interpreter.
 
     Returns:
         The platform; its label is ``label`` in the ``[machine]`` section of ``config.toml``, else the first
@@ -91,7 +97,7 @@ def describe(accelerators: Sequence[Accelerator] = (), limits: Mapping[str, floa
         virtual_machine=is_virtual(),
         # a serial identity has no business in a record that is passed on
         accelerators=[msgspec.structs.replace(accelerator, uuid="") for accelerator in accelerators],
-        packages=package_versions(),
+        packages=package_versions() if packages is None else dict(packages),
         limits=dict(limits or {}),
     )
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wattwerk.errors import WattwerkError
-from wattwerk.records import Figure, Provenance, Record, Status, faults_of
+from wattwerk.records import Figure, Provenance, Record, Status, Subject, faults_of
 from wattwerk.units import format_value
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ err = Console(stderr=True)
 
 _MARKS = {Status.OK: "", Status.INVALID: "invalid", Status.FAILED: "failed", Status.OUT_OF_MEMORY: "no memory",
           Status.UNSUPPORTED: "unsupported"}  # fmt: skip
+
+#: What the subject of a kind of record is, where it is no model.
+_SUBJECTS = {"command": "Command", "region": "Region"}
 
 #: Energies from the widest scope to the narrowest measured one; a table shows the first that is there.
 _ENERGIES = ("wall", "node", "board", "gpu", "cpu")
@@ -94,6 +97,8 @@ def _cells(record: Record) -> list[str]:
         return [*head, _MARKS[record.status], "", ""]
     if record.kind == "transfer":
         return [*head, "", "", _transfer_text(record)]
+    if record.kind in ("command", "region"):
+        return [*head, "", "", f"{value_text(record, 'system_energy_j')} in {value_text(record, 'duration_s')}"]
     mark = "!" if record.status is Status.INVALID else ""
     rate = value_text(record, "throughput_per_s").removesuffix(" 1/s")
     return [*head, mark + value_text(record, "latency_p50_s"), rate, energy_text(record)]
@@ -155,20 +160,35 @@ def record_page(record: Record) -> list[Table]:
 def _facts(record: Record) -> dict[str, str]:
     setup, subject = record.setup, record.subject
     effective = ", ".join(f"{key} {value}" for key, value in setup.effective.items() if value is not None)
+    series = "series" if record.kind in _SUBJECTS else "sweep"
     facts = {
-        "Record": f"{record.id} of sweep {record.group}, {record.started_at}",
+        "Record": f"{record.id} of {series} {record.group}, {record.started_at}",
         "Status": record.status.value + (f": {record.reason}" if record.reason else ""),
-        "Model": f"{subject.name} {subject.task}".strip() + (f", SHA-256 {subject.digest}" if subject.digest else ""),
-        "Size": f"{(subject.parameters_count or 0) / 1e6:.1f} M parameters, "
-        f"{format_value('sample_flops', subject.sample_flops)} a sample",
+        _SUBJECTS.get(record.kind, "Model"): f"{subject.name} {subject.task}".strip()
+        + (f", SHA-256 {subject.digest}" if subject.digest else ""),
+        "Size": _size(subject),
         "Machine": f"{record.platform.label}, {record.platform.os}",
-        "Setup": f"{setup.runtime} {setup.precision}, batch {setup.batch}, {setup.device}",
+        "Setup": f"{setup.runtime} {setup.precision}, batch {setup.batch}, {setup.device}" if setup.runtime else "",
         "Effective": effective,
         "Meters": "; ".join(setup.faults),
         "Limits": ", ".join(f"{name} {format_value(name, value)}" for name, value in record.platform.limits.items()),
-        "Protocol": "quick: short energy windows" if setup.protocol.get("quick") else "full",
+        "Protocol": _protocol(record),
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _size(subject: Subject) -> str:
+    if subject.parameters_count is None and subject.sample_flops is None:
+        return ""
+    flops = format_value("sample_flops", subject.sample_flops)
+    return f"{(subject.parameters_count or 0) / 1e6:.1f} M parameters, {flops} a sample"
+
+
+def _protocol(record: Record) -> str:
+    protocol = record.setup.protocol
+    if record.kind in _SUBJECTS:
+        return ", ".join(f"{key} {value}" for key, value in protocol.items() if value is not None)
+    return "quick: short energy windows" if protocol.get("quick") else "full"
 
 
 def probes_table(title: str, probes: dict[str, Probe]) -> Table:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tests.bench.conftest import SHORT
 
-from wattwerk.bench import statistics
 from wattwerk.bench.cards import card_of
 from wattwerk.bench.energy import Idle, energy_figures
 from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.bench.worker import Block, Measurement, _time_both_ways
+from wattwerk.metering import statistics
 from wattwerk.meters.base import Channel
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace

@@ -18,8 +18,8 @@ from wattwerk.bench.report_labels import (
     option_words,
     times,
 )
-from wattwerk.bench.statistics import Ratio, geometric_mean, ratio_of
 from wattwerk.errors import ConfigError
+from wattwerk.metering.statistics import Ratio, geometric_mean, ratio_of
 from wattwerk.records import Record, Status
 
 if TYPE_CHECKING:

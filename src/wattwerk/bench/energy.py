@@ -7,34 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from wattwerk.bench import statistics
 from wattwerk.bench.cards import Card
 from wattwerk.bench.scenario import FULL, Configuration, Procedure
 from wattwerk.bench.worker import Interval, Measurement
 from wattwerk.errors import MeasurementError
+from wattwerk.metering import statistics
+from wattwerk.metering.interval import DISAGREEMENT_RATIO, MODELLED_NOTE, PREFIXES
 from wattwerk.meters.base import Channel
 from wattwerk.meters.containment import Containment, parts_of
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Figure, Provenance, Scope, derived, measured, unavailable
-
-#: scope -> the word that its figures' names begin with
-PREFIXES: Final = {
-    Scope.ACCELERATOR: "gpu",
-    Scope.CPU_PACKAGE: "cpu",
-    Scope.DRAM: "dram",
-    Scope.BOARD: "board",
-    Scope.NODE: "node",
-    Scope.WALL: "wall",
-}
-
-#: Above this the energy counter and the integrated power disagree, and the record says so.
-DISAGREEMENT_RATIO: Final = 0.05
 
 Floats = npt.NDArray[np.float64]
 
@@ -225,7 +212,7 @@ def _channel_energy(
     if channel.low and channel.high:
         (low, low_idle), (high, high_idle) = values(channel.low), values(channel.high)
         triples = [np.sort([a.mean(), b.mean(), c.mean()]) for a, b, c in zip(low, series, high, strict=True)]
-        return _energy(triples, np.sort([low_idle, idle, high_idle]), channel.provenance, "from the load of the CPU")
+        return _energy(triples, np.sort([low_idle, idle, high_idle]), channel.provenance, MODELLED_NOTE)
     provenance = channel.provenance if channel.form == "counter" else Provenance.DERIVED  # integrated, not counted
     return _energy([_triple(part) for part in series], np.full(3, idle), provenance)
 

@@ -8,13 +8,13 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from wattwerk.bench import statistics
 from wattwerk.bench.cards import Card, card_of
 from wattwerk.bench.energy import Floats, Idle, energy_figures, iterations_at, steady
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.bench.worker import Block, Measurement
 from wattwerk.catalog import devices
 from wattwerk.errors import MeasurementError
+from wattwerk.metering import statistics
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Accelerator, Figure, Platform, Provenance, Scope, Status, derived, measured, unavailable
 

@@ -24,7 +24,7 @@ from wattwerk.bench.report_labels import (
     start_of,
     times,
 )
-from wattwerk.bench.statistics import Estimate, Ratio, ratio_of
+from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Figure, Record, Status
 from wattwerk.units import format_value
 

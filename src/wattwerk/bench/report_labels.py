@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from wattwerk.bench.statistics import Estimate
+from wattwerk.metering.statistics import Estimate
 from wattwerk.records import Figure, Provenance, Record, Status
 
 PRECISIONS: Final = ("fp32", "tf32", "bf16", "fp16", "int8")

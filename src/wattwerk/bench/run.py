@@ -16,9 +16,9 @@ from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
 from wattwerk.bench.worker import Measurement, Trouble
-from wattwerk.catalog import models, processors
+from wattwerk.catalog import models
 from wattwerk.errors import MeasurementError, StoreError
-from wattwerk.meters.inventory import default_specs
+from wattwerk.metering.sensors import specs_here
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Figure, Record, Setup, Status, from_json, new_id, now, to_json
@@ -96,8 +96,7 @@ def _key(configuration: Configuration) -> str:
 
 def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: Listener) -> None:
     procedure = sweep.procedure
-    cpu_model = processors.cpu_power_here()
-    with Recorder(default_specs(cpu_model), procedure.rate_hz) as recorder:
+    with Recorder(specs_here(), procedure.rate_hz) as recorder:
         heard.phase("measuring the idle machine")
         platform = machine.describe(recorder.accelerators, recorder.limits)
         context = Context(platform, _idle(procedure, recorder), tuple(recorder.accelerators))

@@ -21,7 +21,7 @@ from wattwerk.bench.report_labels import (
     start_of,
     times,
 )
-from wattwerk.bench.statistics import Estimate, Ratio, ratio_of
+from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value
 

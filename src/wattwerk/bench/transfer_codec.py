@@ -13,6 +13,7 @@ import psutil
 
 from wattwerk.bench.energy import energy_channels
 from wattwerk.catalog import processors
+from wattwerk.metering.interval import scaled, summed
 from wattwerk.meters import inventory
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
@@ -113,15 +114,8 @@ def _sensed(trace: Trace, span: Span) -> Figure | None:
         channels = [c for c in energy_channels(trace, scope) if c.provenance is Provenance.MEASURED]
         if channels:
             parts = [trace.energy(channel.name, span.start_ns, span.end_ns) for channel in channels]
-            plain = len(parts) == 1 and parts[0].provenance is Provenance.MEASURED
-            return Figure(
-                sum(part.value_j for part in parts) / span.runs,
-                Provenance.MEASURED if plain else Provenance.DERIVED,
-                scope,
-                sum(part.low_j for part in parts) / span.runs,
-                sum(part.high_j for part in parts) / span.runs,
-                f"mean of {span.runs} runs; what else the machine did is in it",
-            )
+            note = f"mean of {span.runs} runs; what else the machine did is in it"
+            return scaled(summed(parts, scope, note), 1 / span.runs)
     return None
 
 

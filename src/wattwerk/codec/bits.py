@@ -174,14 +174,14 @@ class BitReader:
             BitstreamError: Fewer bits are left.
         """
         stop = self._position + bits
-        if stop > self._end:
-            raise self.error(f"the unit ends where {bits} more bits should be")
         if stop > self._window_end:
             self._look_ahead(stop)
         return self._window >> (self._window_end - stop) & ((1 << bits) - 1)
 
     def _look_ahead(self, stop: int) -> None:
-        """Take some bytes from the present position on, at least up to the bit ``stop``."""
+        """Take some bytes from the present position on, at least up to the bit ``stop`` and none beyond the end."""
+        if stop > self._end:
+            raise self.error(f"the unit ends where {stop - self._position} more bits should be")
         end = min(((stop + 7) >> 3) + _AHEAD_BYTES, self._end >> 3)
         self._window = int.from_bytes(self._data[self._position >> 3 : end], "big")
         self._window_end = end * 8
@@ -192,9 +192,11 @@ class BitReader:
         Raises:
             BitstreamError: Fewer bits are left.
         """
-        value = self.peek(bits)
-        self._position += bits
-        return value
+        stop = self._position + bits  # as `peek`: a header is hundreds of these calls
+        if stop > self._window_end:
+            self._look_ahead(stop)
+        self._position = stop
+        return self._window >> (self._window_end - stop) & ((1 << bits) - 1)
 
     def flag(self) -> bool:
         """Read one bit."""

@@ -153,6 +153,11 @@ class DataUnit(msgspec.Struct, frozen=True, kw_only=True):
     inputs_in_band: bool = True
 
     @property
+    def decomposed(self) -> bool:
+        """Whether the weight is a product of two factors."""
+        return self.parts is not Parts.NONE and bool(self.parts & Parts.DECOMPOSED)  # most are NONE; flags are slow
+
+    @property
     def factor_shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Shapes of G and H of a decomposed weight."""
         return (self.rows, self.rank), (self.rank, math.prod(self.shape) // self.rows)
@@ -210,7 +215,7 @@ def coding_order(parts: Parts) -> tuple[str, ...]:
 
 def block_rows(unit: DataUnit) -> int:
     """Return how many entry points a unit with block scan has."""
-    if unit.payload_type == PayloadType.BLOCK and unit.parts & Parts.DECOMPOSED:
+    if unit.payload_type == PayloadType.BLOCK and unit.decomposed:
         return sum(_entries(height, unit.scan_order) for height in (unit.rows, unit.rank))
     return _entries(
         unit.tensors[0].shape[0] if unit.payload_type != PayloadType.BLOCK else unit.shape[0], unit.scan_order
@@ -222,7 +227,7 @@ def _entries(height: int, scan_order: int) -> int:
 
 
 def _single_role(unit: DataUnit, name: str) -> str:
-    if unit.parts & Parts.DECOMPOSED:
+    if unit.decomposed:
         return "H" if name.endswith("_H") else "G"
     return "tensor"
 

@@ -140,7 +140,7 @@ def _write_inputs(writer: BitWriter, unit: DataUnit) -> None:
     writer.flag(unit.shape_in_band)
     writer.flag(unit.unary_in_band)
     writer.u(4, unit.parts)
-    if unit.parts & Parts.DECOMPOSED:
+    if unit.decomposed:
         writer.ue(3, unit.rank)
         writer.ue(3, unit.rows)
     if unit.shape_in_band:
@@ -222,7 +222,7 @@ def _read_inputs(reader: BitReader) -> dict[str, object]:
     has_shape, has_unary = reader.flag(), reader.flag()
     parts = Parts(reader.u(4))
     found: dict[str, object] = {"shape_in_band": has_shape, "unary_in_band": has_unary, "parts": parts}
-    if parts & Parts.DECOMPOSED:
+    if parts is not Parts.NONE and parts & Parts.DECOMPOSED:
         found |= {"rank": reader.ue(3), "rows": reader.ue(3)}
     if has_shape:
         found["shape"] = _read_shape(reader)
@@ -255,8 +255,7 @@ def _check_unit(reader: BitReader, unit: DataUnit, multiple: bool) -> None:
         raise reader.error(f"a block of {len(block_roles(unit.parts))} tensors has {len(unit.names)} names")
     if multiple and not unit.shape:
         raise reader.error("the weight of a block has no dimensions")
-    decomposed = bool(unit.parts & Parts.DECOMPOSED)
-    if decomposed and (not unit.rank or not unit.rows or math.prod(unit.shape) % unit.rows):
+    if unit.decomposed and (not unit.rank or not unit.rows or math.prod(unit.shape) % unit.rows):
         raise reader.error(f"a weight of shape {unit.shape} is no product with {unit.rows} rows and rank {unit.rank}")
 
 

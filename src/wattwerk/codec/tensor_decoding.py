@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from wattwerk.codec import _native
-from wattwerk.codec.data_unit import Codebook, CodedTensor, Context, DataUnit, EntryPoint, Parts, PayloadType
+from wattwerk.codec.data_unit import Codebook, CodedTensor, Context, DataUnit, EntryPoint, PayloadType
 from wattwerk.codec.elements import Array, format_dtype, restore_planes, restore_values
 from wattwerk.codec.parameter_sets import Quantisation
 from wattwerk.codec.quantisation import step_size
@@ -47,7 +47,7 @@ class Budget:
         """
         tensors = unit.tensors
         self._values += sum(math.prod(tensor.shape) for tensor in tensors)
-        if unit.parts & Parts.DECOMPOSED:
+        if unit.decomposed:
             self._values += math.prod(unit.shape)  # the product needs room as well
         self.spend_tensors(len(tensors), offset)
         if self._values > self.max_values:

@@ -17,14 +17,13 @@ import msgspec
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.meters import METERS, Meter
 from wattwerk.meters.base import Channel
-from wattwerk.records import Accelerator
+from wattwerk.records import Accelerator, Platform
 
 JOB: Final = "job.json"
 HELLO: Final = "hello.json"
 FAULTS: Final = "faults.json"
 ROWS: Final = "rows"
 GATE: Final = "gate"
-STDERR: Final = "stderr"
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -52,14 +51,14 @@ class Job(msgspec.Struct, frozen=True):
     """What the sampling process is to do.
 
     Attributes:
-        specs: The meters.
+        specs: The meters; None where the process chooses them itself.
         rate_hz: Samples a second.
         parent: The process whose end ends the sampling.
         keep_s: How long samples are kept at least, in seconds; None for ever.
         segment_bytes: Size of a file of rows.
     """
 
-    specs: list[MeterSpec]
+    specs: list[MeterSpec] | None
     rate_hz: float
     parent: int
     keep_s: float | None = None
@@ -76,6 +75,7 @@ class Hello(msgspec.Struct, frozen=True):
         faults: Meters that could not be opened, and why.
         locked: The counter whose ticks the samples follow.
         reach_s: Of the channels of slow meters: how long after a time their next value may come.
+        platform: The machine, without versions of packages: which of them matter is the parent's to know.
         meters: Channel -> the name of its meter.
         error: Message and remedy of a ConfigError that ends the recorder; empty if all is well.
     """
@@ -86,6 +86,7 @@ class Hello(msgspec.Struct, frozen=True):
     faults: list[str] = []
     locked: str | None = None
     reach_s: dict[str, float] = {}
+    platform: Platform | None = None
     meters: dict[str, str] = {}
     error: list[str | None] = []
 

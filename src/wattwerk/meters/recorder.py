@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
-import psutil
 
 from wattwerk.errors import ConfigError, MeasurementError
+from wattwerk.launch import STDERR, Launched, launch
 from wattwerk.meters import containment, protocol
 from wattwerk.meters.base import Channel
 from wattwerk.meters.gate import Gate
@@ -26,17 +23,16 @@ from wattwerk.meters.protocol import MeterSpec
 from wattwerk.meters.row_file import SEGMENT_BYTES
 from wattwerk.meters.tail import RowReader, Tail, row_type
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Accelerator
+from wattwerk.records import Accelerator, Platform
 
 __all__ = ["Gate", "MeterSpec", "Recorder", "RecorderCost"]
 
 _START_S: Final = 120.0
 _STOP_S: Final = 5.0
 _POLL_S: Final = 0.005
-_CHILD: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from wattwerk.meters.sampler import main; main(sys.argv[2])"
-)
+_READY_S: Final = 15.0  # the most that any meter is waited for
+_FAST_READY_S: Final = 4.0  # a fast meter that hangs holds up the first sample for two seconds
+_SLOW_START_S: Final = 0.5
 
 
 class RecorderCost(msgspec.Struct, frozen=True):
@@ -73,11 +69,13 @@ class Recorder:
             user's ``config.toml``.
         keep_s: How long samples are kept at least, in seconds, for a recording of days that others follow: disk and
             memory stay bounded, and ``trace`` gives the newest ones only. None keeps all.
+        launched: The process where one was started early; one that chooses the meters itself leaves out ``specs``.
 
     Attributes:
         channels: What is recorded; known after the start.
         accelerators: What the meters watch.
         limits: Fixed limits of what they watch, such as ``gpu0_temperature_slowdown_celsius``.
+        platform: The machine, without versions of packages; known after the start.
         locked: The counter whose ticks the samples follow; None if there is no such counter.
         meters: Channel -> the name of its meter.
         gate: Pauses and resumes the sampling, also from other processes.
@@ -92,6 +90,7 @@ class Recorder:
         rate_hz: float = 10.0,
         contains: Mapping[str, Sequence[str]] | None = None,
         *,
+        launched: Launched | None = None,
         keep_s: float | None = None,
     ) -> None:
         if not 0.1 <= rate_hz <= 1000:
@@ -100,7 +99,8 @@ class Recorder:
             raise ConfigError(f"keeping samples for {keep_s:g} s", "use a number above 0, or leave it out to keep all")
         self._keep_s = keep_s
         self._segment_bytes = SEGMENT_BYTES
-        self._specs = list(specs)
+        self._specs = None if launched and launched.chooses else list(specs)
+        self._launched = launched
         self._rate_hz = rate_hz
         self._contains = containment.user_contains() if contains is None else contains
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,6 +110,7 @@ class Recorder:
         self.channels: tuple[Channel, ...] = ()
         self.accelerators: list[Accelerator] = []
         self.limits: dict[str, float] = {}
+        self.platform = Platform("")
         self.locked: str | None = None
         self.meters: dict[str, str] = {}
         self._reach_s: dict[str, float] = {}
@@ -131,28 +132,17 @@ class Recorder:
             ConfigError: A meter or one of its options does not exist, or what lies inside what contradicts itself.
             MeasurementError: The process ended or did not answer.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="wattwerk-recorder-"))
+        launched = self._launched or launch()
+        self._folder, self._process = launched.folder, launched.process
+        self._start_ns = time.perf_counter_ns()
         self.gate = Gate.create(self._folder / protocol.GATE)
         job = protocol.Job(self._specs, self._rate_hz, os.getpid(), self._keep_s, self._segment_bytes)
         protocol.write_json(self._folder / protocol.JOB, job)
-        self._start_ns = time.perf_counter_ns()
-        self._process = self._spawn()
         try:
             self._take(self._hello())
         except BaseException:
             self._end()
             raise
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with (self._folder / protocol.STDERR).open("wb") as stderr:
-            return subprocess.Popen(
-                [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(self._folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                # a group of its own: Ctrl-C in the terminal reaches the parent only, also while the child still starts
-                process_group=0 if os.name == "posix" else None,
-            )
 
     def _hello(self) -> protocol.Hello:
         path = self._folder / protocol.HELLO
@@ -171,6 +161,7 @@ class Recorder:
         self.channels = tuple(channels)
         self.accelerators = hello.accelerators
         self.limits = hello.limits
+        self.platform = hello.platform or self.platform
         self.locked = hello.locked
         self.meters = hello.meters
         self._reach_s = hello.reach_s
@@ -180,7 +171,7 @@ class Recorder:
     def _check_alive(self) -> None:
         if self._process is None or self._process.poll() is None:
             return
-        lines = (self._folder / protocol.STDERR).read_text(errors="replace").strip().splitlines()
+        lines = (self._folder / STDERR).read_text(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"exit status {self._process.returncode}"
         raise MeasurementError(
             f"the recorder's process ended ({reason})", "measure again; leave out the last meter added"
@@ -204,6 +195,8 @@ class Recorder:
             MeasurementError: The sampling process ended by itself.
         """
         deadline = time.monotonic() + timeout_s
+        if until_ns is not None and self.locked is None:
+            self.nudge()
         wanted_ns = None if until_ns is None else until_ns + self._reach_ns()
         while True:
             self._check_alive()
@@ -217,18 +210,44 @@ class Recorder:
         rows = np.concatenate([*self._rows, np.empty(0, row_type(len(self.channels)))])
         rows = rows[np.argsort(rows["time_ns"], kind="stable")]  # slow meters write when they have answered
         rows = rows[np.searchsorted(rows["time_ns"], since_ns) :]
-        return Trace(
-            self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, list(self._reach_s)
-        )
+        return Trace(self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, self.slow)
 
     @property
-    def slow(self) -> tuple[str, ...]:
-        """Names of the channels of slow meters, which are read in threads of their own."""
-        return tuple(self._reach_s)
+    def slow(self) -> list[str]:
+        """Names of the channels of meters that are read in threads of their own."""
+        return list(self._reach_s)
+
+    def nudge(self) -> None:
+        """Have a sample taken now, for an interval that begins or ends; a slow meter takes its time all the same."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # it is gone: whoever asks for samples is told
+                os.write(self._process.stdin.fileno(), b"sample\n")  # nothing that stays in a buffer if it is gone
 
     def check(self) -> None:
         """Raise a MeasurementError if the sampling process ended by itself."""
         self._check_alive()
+
+    def await_ready(self) -> None:
+        """Wait until an interval that begins now has readings before it; what does not answer is not waited for.
+
+        Raises:
+            MeasurementError: The sampling process ended by itself.
+        """
+        began_ns = time.perf_counter_ns()
+        while (waited_s := (time.perf_counter_ns() - began_ns) / 1e9) < _READY_S and not self._is_ready(waited_s):
+            time.sleep(_POLL_S)
+
+    def _is_ready(self, waited_s: float) -> bool:
+        self._check_alive()
+        self._read_rows()
+        rows = np.concatenate([*self._rows, np.empty(0, row_type(len(self.channels)))])
+        seen = np.isfinite(rows["values"])
+        fast = [index for index, channel in enumerate(self.channels) if channel.name not in self._reach_s]
+        times = rows["time_ns"][seen[:, fast].any(axis=1)]
+        if fast and waited_s < _FAST_READY_S and (not len(times) or times[-1] - times[0] < self._reach_ns()):
+            return False
+        late = {name for name, reach_s in self._reach_s.items() if waited_s < 1.5 * reach_s + _SLOW_START_S}
+        return bool(seen[:, [channel.name in late for channel in self.channels]].any(axis=0).all())
 
     def follow(self, *, skip: bool = False) -> Tail:
         """Return a reader of the samples as they come, for another thread or a recording of days.
@@ -243,7 +262,7 @@ class Recorder:
         """
         if self._process is None:
             raise MeasurementError("the recorder does not run", "start it first")
-        return Tail(self._new_reader(skip=skip), self.channels, self.locked, list(self._reach_s))
+        return Tail(self._new_reader(skip=skip), self.channels, self.locked, self.slow)
 
     def _new_reader(self, *, skip: bool = False) -> RowReader:
         return RowReader(self._folder / protocol.ROWS, len(self.channels), self._segment_bytes, skip=skip)
@@ -285,6 +304,8 @@ class Recorder:
     def cost(self) -> RecorderCost:
         """Return what the recording has cost so far; after the end, what it cost in all."""
         if self._process is not None and self._process.poll() is None:
+            import psutil
+
             process = psutil.Process(self._process.pid)
             times = process.cpu_times()
             wall_s = (time.perf_counter_ns() - self._start_ns) / 1e9
@@ -295,11 +316,15 @@ class Recorder:
             raise MeasurementError("the recorder has not run", "start it first")
         return self._final_cost
 
-    def stop(self) -> None:
-        """End the sampling process; what was recorded stays available."""
+    def stop(self, *, count: bool = True) -> None:
+        """End the sampling process; what was recorded stays available.
+
+        Args:
+            count: Whether ``cost`` can be asked for afterwards.
+        """
         if self._process is None:
             return
-        if self._process.poll() is None:
+        if count and self._process.poll() is None:
             self.cost()
         self._end()
 

@@ -16,11 +16,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from wattwerk import machine
 from wattwerk.errors import ConfigError
 from wattwerk.meters import protocol
 from wattwerk.meters.base import Channel, Meter
@@ -36,6 +38,10 @@ _OPEN_S: Final = 30.0
 _HANG_NS: Final = 2_000_000_000
 _WATCH_S: Final = 0.5
 _SLICE_S: Final = 0.1
+_JOB_POLL_S: Final = 0.002
+
+#: Chooses meters.
+Choose = Callable[[], list[protocol.MeterSpec]]
 
 
 class Source:
@@ -223,6 +229,7 @@ class Sampler:
     def __init__(self, sources: list[Source], rows: RowFile, keeper: Keeper, rate_hz: float) -> None:
         self.sources = sources
         self.stop = threading.Event()
+        self._wake = threading.Event()
         self._rows = rows
         self._keeper = keeper
         self._period_ns = round(1e9 / rate_hz)
@@ -257,6 +264,15 @@ class Sampler:
     def _start_thread(self) -> None:
         threading.Thread(target=self._run, args=(self._generation,), daemon=True).start()
 
+    def nudge(self) -> None:
+        """Take a sample at once."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """Take no more samples."""
+        self.stop.set()
+        self._wake.set()
+
     def watch(self) -> None:
         """Leave a hanging meter behind: called twice a second by the main thread."""
         for lane in self._lanes:
@@ -286,7 +302,9 @@ class Sampler:
                 continue
             wake_ns, search = self._plan(max(last_ns + self._period_ns, time.perf_counter_ns()))
             if self._wait_until(wake_ns):
-                last_ns = self._sample(generation, search)
+                nudged = self._wake.is_set()
+                self._wake.clear()
+                last_ns = self._sample(generation, search and not nudged)
 
     def _plan(self, due_ns: int) -> tuple[int, bool]:
         if self._lock is None or self._leader is None or self._leader[0].hung:
@@ -296,9 +314,8 @@ class Sampler:
     def _wait_until(self, wake_ns: int) -> bool:
         """Sleep; return False if the loop has to look around first."""
         left_s = (wake_ns - time.perf_counter_ns()) / 1e9
-        if left_s > 0:
-            self.stop.wait(min(left_s, 2 * _SLICE_S))
-        return left_s <= 2 * _SLICE_S and not self.stop.is_set()
+        nudged = left_s > 0 and self._wake.wait(min(left_s, 2 * _SLICE_S))
+        return (nudged or left_s <= 2 * _SLICE_S) and not self.stop.is_set()
 
     def _sample(self, generation: int, search: bool) -> int:
         """Take one sample of everything and write it.
@@ -352,10 +369,13 @@ class Sampler:
         return edge.unmoved_ns
 
 
-def _await_end(ended: threading.Event, told: list[bool]) -> None:
-    """Wait until the parent says so or is gone; only in the first case it is there to clean up."""
-    told.append(b"stop" in sys.stdin.buffer.read())
-    ended.set()
+def _listen(sampler: Sampler, told: list[bool]) -> None:
+    """Do what the parent says until it ends this or is gone; only in the first case it is there to clean up."""
+    for line in sys.stdin.buffer:
+        if line == b"sample\n":
+            sampler.nudge()
+        told.append(line == b"stop\n")
+    sampler.end()
 
 
 def _serve(sampler: Sampler, folder: Path, parent: int) -> bool:
@@ -365,7 +385,7 @@ def _serve(sampler: Sampler, folder: Path, parent: int) -> bool:
         Whether the parent is still there.
     """
     told: list[bool] = []
-    threading.Thread(target=_await_end, args=(sampler.stop, told), daemon=True).start()
+    threading.Thread(target=_listen, args=(sampler, told), daemon=True).start()
     sampler.start()
     written: list[str] = []
     while not sampler.stop.wait(_WATCH_S):
@@ -375,7 +395,7 @@ def _serve(sampler: Sampler, folder: Path, parent: int) -> bool:
         if (faults := sampler.faults()) != written:
             written = _tell(folder, faults)
     _tell(folder, sampler.faults())
-    return bool(told and told[0])
+    return any(told)
 
 
 def _tell(folder: Path, faults: list[str]) -> list[str]:
@@ -384,19 +404,30 @@ def _tell(folder: Path, faults: list[str]) -> list[str]:
     return faults
 
 
-def _run(folder: Path) -> bool:
-    job = msgspec.json.decode((folder / protocol.JOB).read_bytes(), type=protocol.Job)
+def _await_job(folder: Path, parent: int) -> protocol.Job | None:
+    """Return the job once it is there; None where the parent went away before."""
+    while not (folder / protocol.JOB).exists():
+        if os.getppid() != parent:
+            return None
+        time.sleep(_JOB_POLL_S)
+    return msgspec.json.decode((folder / protocol.JOB).read_bytes(), type=protocol.Job)
+
+
+def _chosen(choose: Choose | None) -> list[protocol.MeterSpec] | ConfigError:
     try:
-        sources, faults = open_all(job.specs)
-    except ConfigError as error:
-        protocol.write_json(folder / protocol.HELLO, protocol.Hello(error=[error.message, error.remedy]))
-        return True
+        return choose() if choose else []
+    except ConfigError as error:  # the one who asks for these meters is told
+        return error
+
+
+def _hello(sources: list[Source], faults: list[str]) -> protocol.Hello:
     leader = locked_channel(sources)
-    channels = [channel for source in sources for channel in source.channels]
-    hello = protocol.Hello(
-        channels=channels,
-        accelerators=[accelerator for source in sources for accelerator in source.meter.accelerators()],
-        limits={name: value for source in sources for name, value in source.meter.limits().items()},
+    accelerators = [accelerator for source in sources for accelerator in source.meter.accelerators()]
+    limits = {name: value for source in sources for name, value in source.meter.limits().items()}
+    return protocol.Hello(
+        channels=[channel for source in sources for channel in source.channels],
+        accelerators=accelerators,
+        limits=limits,
         faults=faults,
         locked=leader[1].name if leader else None,
         reach_s={
@@ -405,9 +436,26 @@ def _run(folder: Path) -> bool:
             if source.slow
             for channel in source.channels
         },
+        platform=machine.describe(accelerators, limits, {}),
         meters={channel.name: source.name for source in sources for channel in source.channels},
     )
-    rows = RowFile(folder / protocol.ROWS, len(channels), job.keep_s, job.segment_bytes)
+
+
+def _run(folder: Path, choose: Choose | None) -> bool:
+    parent = os.getppid()
+    chosen = _chosen(choose)
+    job = _await_job(folder, parent)
+    if job is None:
+        return False
+    try:
+        if job.specs is None and isinstance(chosen, ConfigError):
+            raise chosen
+        sources, faults = open_all(job.specs or ([] if isinstance(chosen, ConfigError) else chosen))
+        hello = _hello(sources, faults)
+    except ConfigError as error:
+        protocol.write_json(folder / protocol.HELLO, protocol.Hello(error=[error.message, error.remedy]))
+        return True
+    rows = RowFile(folder / protocol.ROWS, len(hello.channels), job.keep_s, job.segment_bytes)
     sampler = Sampler(sources, rows, Keeper(Gate(str(folder / protocol.GATE))), job.rate_hz)
     gc.collect()
     gc.freeze()  # what is loaded now stays: no collection has to look at it again
@@ -415,10 +463,15 @@ def _run(folder: Path) -> bool:
     return _serve(sampler, folder, job.parent)
 
 
-def main(folder: str) -> None:
-    """Run the sampling process: read the job in a folder, answer there, sample until the parent ends it."""
+def main(folder: str, choose: Choose | None = None) -> None:
+    """Run the sampling process: read the job in a folder, answer there, sample until the parent ends it.
+
+    Args:
+        folder: Where the job comes.
+        choose: Chooses the meters, before the job is there, for one that names none.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it then ends this process
-    parent_lives = _run(Path(folder))
+    parent_lives = _run(Path(folder), choose)
     if not parent_lives:
         shutil.rmtree(folder, ignore_errors=True)
     sys.stdout.flush()

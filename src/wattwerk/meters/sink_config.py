@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
 
@@ -13,6 +16,7 @@ from wattwerk.config import home, to_struct, user_section
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.meters.mapped import secret
 from wattwerk.meters.sinks import Sink, open_sink
+from wattwerk.registry import suggestion
 
 SPOOL_BYTES: Final = 64 << 20
 
@@ -143,17 +147,16 @@ def open_configured(name: str, config: SinkConfig) -> Sink:
     if config.spool_bytes and url != config.url:
         options = {"spool": spool_path(name), "held_bytes": config.spool_bytes, "patient": True}
     try:
-        return open_sink(
-            url,
-            user=config.user,
-            password=secret(config.password, config.password_env, f"{where}: password"),
-            token=secret(config.token, config.token_env, f"{where}: token"),
-            **options,
-        )
+        with _httpx_needed(where):
+            return open_sink(
+                url,
+                user=config.user,
+                password=secret(config.password, config.password_env, f"{where}: password"),
+                token=secret(config.token, config.token_env, f"{where}: token"),
+                **options,
+            )
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}", error.remedy) from error
-    except ImportError as error:
-        raise UnavailableError(f"{where} needs httpx", '`pip install "wattwerk[meters]"`') from error
 
 
 def open_all_configured() -> dict[str, Sink]:
@@ -168,15 +171,59 @@ def open_all_configured() -> dict[str, Sink]:
         raise ConfigError(
             "no sink is configured", f"add a section [sinks.influx] with url and database to {home() / 'config.toml'}"
         )
+    return _open_each({name: partial(open_configured, name, config) for name, config in configs.items()})
+
+
+def open_places(places: Sequence[str]) -> dict[str, Sink]:
+    """Open sinks that are named: by their section ``[sinks.<name>]``, or by a URL as ``open_sink`` takes it.
+
+    Raises:
+        ConfigError: There is no such section, or it or the URL cannot be used.
+        UnavailableError: As for ``open_configured``.
+    """
+    configs = sink_configs()
+    makers: dict[str, Callable[[], Sink]] = {}
+    for place in places:
+        if ":" in place:
+            name = _without_secrets(place)  # may stand for two data bases of one server
+            makers[f"{name} ({len(makers) + 1})" if name in makers else name] = partial(_open_url, place)
+        elif place in configs:
+            makers[place] = partial(open_configured, place, configs[place])
+        else:
+            remedy = suggestion(place, configs) if configs else "give a URL, such as http://HOST:8086/write?db=NAME"
+            raise ConfigError(f"no section [sinks.{place}] in {home() / 'config.toml'}", remedy)
+    return _open_each(makers)
+
+
+def _open_url(url: str) -> Sink:
+    with _httpx_needed(f"sending to {_without_secrets(url)}"):
+        return open_sink(url)
+
+
+def _without_secrets(url: str) -> str:
+    """Return a URL to be shown: without login and query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def _open_each(makers: Mapping[str, Callable[[], Sink]]) -> dict[str, Sink]:
     opened: dict[str, Sink] = {}
     try:
-        for name, config in configs.items():
-            opened[name] = open_configured(name, config)
+        for name, make in makers.items():
+            opened[name] = make()
     except (ConfigError, UnavailableError):
         for sink in opened.values():
             sink.close()
         raise
     return opened
+
+
+@contextmanager
+def _httpx_needed(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UnavailableError(f"{what} needs httpx", '`pip install "wattwerk[meters]"`') from error
 
 
 def spool_path(name: str) -> Path:

@@ -198,6 +198,67 @@ class Trace:
         """Return all bits that a bit mask showed inside an interval; raises MeasurementError where there is none."""
         return int(np.bitwise_or.reduce(self._inside(channel, start_ns, end_ns).astype(np.int64)))
 
+    def between(self, start_ns: int, end_ns: int) -> Trace:
+        """Return the samples from one time to another."""
+        rows = slice(*np.searchsorted(self.time_ns, [start_ns, end_ns + 1]))
+        times, values, unmoved = self.time_ns[rows], self.values[rows], self.unmoved_ns[rows]
+        return Trace(self.channels, times, values, unmoved, self.locked, self.slow)
+
+    def power(self, channel: str, start_ns: int, end_ns: int, step_s: float = 0.5) -> tuple[Times, Floats]:
+        """Return the course of the power inside an interval, as the readings tell it.
+
+        Args:
+            channel: A gauge of watts, whose readings these are, or a counter of joules.
+            start_ns: ``time.perf_counter_ns`` at the start.
+            end_ns: The same at the end.
+            step_s: The least time over which a counter's growth is called a power; its time is the middle.
+
+        Returns:
+            int64 (points,), ``time.perf_counter_ns``, and float64 (points,), watts; one point at least.
+
+        Raises:
+            MeasurementError: The interval is too short for it.
+        """
+        about = self.channel(channel)
+        if about.form == "gauge":
+            times, values = self._valid(about)
+            inside = (times >= start_ns) & (times <= end_ns)
+            times, powers = times[inside], values[inside]
+        else:
+            times, powers = self._growth(about, start_ns, end_ns, step_s)
+        if not len(times):
+            raise MeasurementError(f"{channel} has too few readings for a course of its power", "measure longer")
+        return times, powers
+
+    def _growth(self, about: Channel, start_ns: int, end_ns: int, step_s: float) -> tuple[Times, Floats]:
+        """Return a counter's growth over steps inside an interval, as middles and powers."""
+        anchors = self._anchors(about)
+        times = (anchors.earliest_ns + anchors.latest_ns) // 2
+        inside = (times >= start_ns) & (times <= end_ns)
+        times, values = times[inside], anchors.value[inside]
+        later = np.searchsorted(times, times + round(step_s * 1e9))
+        first = np.flatnonzero(later < len(times))
+        last = later[first]
+        grown, length_s = values[last] - values[first], (times[last] - times[first]) / 1e9
+        sane = grown >= 0  # a counter that was reset says nothing about the time across that
+        return ((times[first] + times[last]) // 2)[sane], (grown / length_s)[sane]
+
+    def standstill(self, channel: str, start_ns: int, end_ns: int) -> tuple[int, int]:
+        """Return from when to when a channel gave the same value for longest, as readings inside an interval tell it.
+
+        Returns:
+            Times of the first and the last of these readings; twice the start where there is no reading.
+        """
+        times, values = self._valid(self.channel(channel))
+        inside = (times >= start_ns) & (times <= end_ns)
+        times, values = times[inside], values[inside]
+        if not len(times):
+            return start_ns, start_ns
+        changed = np.flatnonzero(np.diff(values))
+        first, last = np.append(0, changed + 1), np.append(changed, len(times) - 1)
+        longest = int(np.argmax(times[last] - times[first]))
+        return int(times[first[longest]]), int(times[last[longest]])
+
     def edges(self, channel: str, start_ns: int, end_ns: int) -> Times:
         """Return the times inside an interval at which a counter was seen to have moved.
 

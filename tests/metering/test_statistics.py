@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattwerk.bench.statistics import (
+from wattwerk.metering.statistics import (
     Estimate,
     describe,
     drift,
