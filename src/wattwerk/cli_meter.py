@@ -22,6 +22,8 @@ Examples:
   wattwerk meter --send http://127.0.0.1:8086/write?db=power --serve 9877
 
   wattwerk meter --dashboard influxdb > wattwerk.json
+
+  wattwerk meter --calibrate --write
 """
 
 Command = Annotated[list[str] | None, typer.Argument(help="The command, after two dashes.", metavar="-- COMMAND…")]
@@ -39,6 +41,13 @@ Send = Annotated[
 Serve = Annotated[str | None, typer.Option("--serve", metavar="[HOST:]PORT", help="Answer Prometheus there.")]
 Telegraf = Annotated[str | None, typer.Option(help="Print a configuration of Telegraf: relay, sensors.")]
 Dashboard = Annotated[str | None, typer.Option(help="Print a dashboard of Grafana: influxdb, prometheus.")]
+Calibrate = Annotated[bool, typer.Option("--calibrate", help="Find delay and gain of wall meters: takes minutes.")]
+LoadWith = Annotated[str | None, typer.Option("--load", help="Command that loads the machine, for --calibrate.")]
+Reference = Annotated[
+    list[str] | None, typer.Option(help="Channel to calibrate against, or load; repeatable, then added up.")
+]
+Target = Annotated[list[str] | None, typer.Option(help="Channel to calibrate; repeatable; else all of slow meters.")]
+Write = Annotated[bool, typer.Option("--write", help="Write the delays that were found into config.toml.")]
 Country = Annotated[str | None, typer.Option(help="Whose electricity: code or name. Else [[account]], else the world.")]
 Carbon = Annotated[str | None, typer.Option(help="Grams of CO2 per kWh, or a preset.")]
 Tariff = Annotated[str | None, typer.Option(help="Euros per kWh, or a preset.")]
@@ -68,6 +77,11 @@ def meter(
     serve: Serve = None,
     telegraf: Telegraf = None,
     dashboard: Dashboard = None,
+    calibrate: Calibrate = False,
+    load: LoadWith = None,
+    reference: Reference = None,
+    target: Target = None,
+    write: Write = False,
     country: Country = None,
     carbon: Carbon = None,
     tariff: Tariff = None,
@@ -87,6 +101,10 @@ def meter(
         _print_configuration(telegraf, dashboard)
     elif mode == "watch":
         _watch(given)
+    elif mode == "calibrate":
+        from wattwerk import terminal_calibrate
+
+        terminal_calibrate.run(load or "", reference or (), target or (), write=write, json=json, keep=not no_record)
     else:
         from wattwerk.meter_command import measure_command
 
@@ -97,12 +115,13 @@ def meter(
 _TAKES: dict[str, tuple[str, ...]] = {
     "print": ("telegraf", "dashboard"),
     "watch": ("live", "duration", "send", "serve", "rate", "json"),
+    "calibrate": ("calibrate", "load", "reference", "target", "write", "no_record", "json"),
     "run": (
         "repeat", "pause", "idle", "ignore_failure", "name", "rate", "send", "serve",
         "country", "carbon", "tariff", "pue", "no_record", "json", "output",
     ),
 }  # fmt: skip
-_WITH = {"print": "--telegraf or --dashboard", "watch": "no command", "run": "a command"}
+_WITH = {"print": "--telegraf or --dashboard", "watch": "no command", "calibrate": "--calibrate", "run": "a command"}
 
 
 def _mode(command: list[str] | None, given: dict[str, Any]) -> str:
@@ -116,7 +135,9 @@ def _mode(command: list[str] | None, given: dict[str, Any]) -> str:
         raise ConfigError("--telegraf and --dashboard exclude each other", "ask for one, then for the other")
     if printed and command:
         raise ConfigError(f"--{printed[0]} goes with no command", "leave one of them out")
-    mode = "print" if printed else "run" if command else "watch"
+    if "calibrate" in given and command:
+        raise ConfigError("--calibrate goes with no command", 'give it as --load "COMMAND"')
+    mode = "print" if printed else "calibrate" if "calibrate" in given else "run" if command else "watch"
     wrong = [key for key in given if key not in _TAKES[mode]]
     if mode == "watch" and not {"live", "send", "serve"} & given.keys():
         raise ConfigError("no command to measure", "write it after two dashes: wattwerk meter -- COMMAND…, or --live")

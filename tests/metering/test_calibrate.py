@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +30,7 @@ from wattwerk.metering.load import Load
 from wattwerk.meters.protocol import MeterSpec
 from wattwerk.meters.recorder import Recorder
 from wattwerk.records import Scope, Status, from_json, to_json
+from wattwerk.store import Store
 from wattwerk.testing import FakeMeterConfig
 
 QUICK = Plan(pulses=7, shortest_s=0.25, longest_s=0.65, latest_s=1.0, warm_s=0.6)
@@ -236,3 +240,43 @@ def test_a_command_as_load() -> None:
             load.switch(False)
     with pytest.raises(ConfigError, match="does not start"), Load(["/nowhere/burn"]):
         pass
+
+
+def test_the_command_line(
+    calibrated: Calibration, wattwerk_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command shows what was found, keeps records, and writes the delay with ``--write``.
+
+    The measurement itself is that of the fixture: it takes its time.
+    """
+    wattwerk_home.mkdir()
+    config = wattwerk_home / "config.toml"
+    config.write_text('[meters.desk]\nkind = "shelly"\nurl = "http://192.0.2.7"\n')
+    monkeypatch.setattr(terminal_calibrate, "calibrate", lambda *_, **__: calibrated)
+    terminal_calibrate.run(write=True)
+    told = capsys.readouterr().out
+    assert "shelly0_power_w, against the load's own times" in told
+    assert "config.toml.bak" in told
+    assert f"latency_s = {found_of(calibrated, 'shelly0_power_w').latency_s}" in config.read_text()
+    with Store() as store:
+        assert {record.kind for record in store.records()} == {"calibration"}
+    terminal_calibrate.run(json=True, keep=False)
+    assert len(json.loads(capsys.readouterr().out)["records"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--calibrate", "--", "true"], "goes with no command"),
+        (["--calibrate", "--live"], "--live goes not with --calibrate"),
+        (["--write", "--", "true"], "--write goes not with a command"),
+        (["--calibrate"], "no slow meter"),
+    ],
+)
+def test_options_that_do_not_fit(options: list[str], message: str) -> None:
+    """What contradicts itself is one line and no traceback; so is a machine without a slow meter."""
+    command = [sys.executable, "-m", "wattwerk", "meter", *options]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode != 0
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr

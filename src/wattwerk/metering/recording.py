@@ -24,17 +24,21 @@ _MARGIN_NS: Final = 5_000_000_000
 _SETTLE_S: Final = 0.3  # from the end of what ran before to the idle measurement
 
 
-def recorder_here(rate_hz: float) -> Recorder:
+def recorder_here(rate_hz: float, keep_s: float | None = None) -> Recorder:
     """Return a recorder of this machine's meters: in the process that was started early, if there is one.
+
+    Args:
+        rate_hz: Samples a second.
+        keep_s: As for ``Recorder``.
 
     Raises:
         ConfigError: As for ``inventory.default_specs``, or the rate cannot be used.
     """
     launched = take()
     if launched is None:
-        return Recorder(sensors.specs_here(), rate_hz)
+        return Recorder(sensors.specs_here(), rate_hz, keep_s=keep_s)
     try:
-        return Recorder([], rate_hz, launched=launched)
+        return Recorder([], rate_hz, launched=launched, keep_s=keep_s)
     except ConfigError:
         give_back(launched)
         raise

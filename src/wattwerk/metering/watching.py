@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from wattwerk.errors import ConfigError
 from wattwerk.metering import sensors
 from wattwerk.metering.recording import recorder_here
 from wattwerk.meters.recorder import Recorder
+
+#: How long samples of a recording without an end are kept: whoever follows may be away for so long.
+KEEP_S: Final = 900.0
 
 if TYPE_CHECKING:
     from wattwerk.metering.command import Beside
@@ -32,7 +35,7 @@ def recording(
         UnavailableError: A sink refuses or does not answer, or a package is missing.
         MeasurementError: The recorder did not start.
     """
-    with recorder_here(rate_hz) as recorder, _streaming(recorder, send, serve) as stream:
+    with recorder_here(rate_hz, KEEP_S) as recorder, _streaming(recorder, send, serve) as stream:
         yield recorder, stream
 
 
