@@ -11,6 +11,10 @@ from tests.meters.influxd import Influxd
 
 from wattwerk.records import Figure, Platform, Record, Setup, Subject, measured
 
+# how long an example takes says something about what else the machine does: no test fails for that
+settings.register_profile("wattwerk", deadline=None)
+settings.load_profile("wattwerk")
+
 
 @pytest.fixture(autouse=True)
 def wattwerk_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

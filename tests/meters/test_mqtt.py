@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
@@ -7,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -383,7 +385,38 @@ def test_probe_says_what_to_add(wattwerk_home: Path) -> None:
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without paho-mqtt the meter says what to install."""
+    monkeypatch.delitem(sys.modules, "wattwerk.meters.mqtt_client", raising=False)
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
     with pytest.raises(UnavailableError, match="paho") as caught:
         MqttMeter(to_struct(MqttConfig, {"host": "127.0.0.1", "channels": [BARE]}, "meters.mqtt"))
     assert caught.value.remedy == '`pip install "wattwerk[meters]"`'
+
+
+def test_a_packet_of_a_hundred_megabytes_is_not_taken_in() -> None:
+    """A broker that announces 100 MB and sends them loses the connection at once, and a fault says so."""
+    size = 100_000_000
+    length = bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21])
+    sent, done = [0], threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(b"\x20\x02\x00\x00")  # CONNACK
+            subscribe = connection.recv(4096)
+            connection.sendall(b"\x90\x03" + subscribe[2:4] + b"\x00")  # SUBACK
+            connection.sendall(b"\x30" + length)
+            while sent[0] < size:
+                connection.sendall(b"7" * 65536)
+                sent[0] += 65536
+        done.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        options = {"host": "127.0.0.1", "port": listener.getsockname()[1], "channels": [BARE]}
+        meter = MqttMeter(to_struct(MqttConfig, options, "meters.mqtt"))
+        assert done.wait(10)
+        eventually(lambda: any("100000000 bytes" in fault for fault in meter.faults()))
+        assert math.isnan(meter.read()[0])
+        meter.close()
+    assert sent[0] < 20_000_000  # what the system's buffers hold

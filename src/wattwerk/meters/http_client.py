@@ -69,8 +69,6 @@ class Answer(msgspec.Struct, frozen=True):
 class Http:
     """A connection that is kept open, with one time limit for everything that belongs to a read.
 
-    Only a name server that does not answer is beyond the limit.
-
     Args:
         meter: The meter's name, for messages.
         url: The server's address: ``http://host:port``, a path included where the server has one.

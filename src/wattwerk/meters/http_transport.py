@@ -17,6 +17,8 @@ from typing import Any
 import httpcore
 import httpx
 
+from wattwerk.meters.resolve import resolve
+
 
 class Deadline:
     """Until when something has to be done; ``time.monotonic``."""
@@ -74,7 +76,23 @@ class _Backend(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         left_s = self._deadline.left_s(timeout)
-        return _Stream(super().connect_tcp(host, port, left_s, local_address, socket_options), self._deadline)
+        end_s = time.monotonic() + left_s
+        try:
+            addresses = resolve(host, left_s)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        for place, address in enumerate(addresses):
+            share_s = max((end_s - time.monotonic()) / (len(addresses) - place), 0.001)
+            try:
+                return _Stream(
+                    super().connect_tcp(address, port, share_s, local_address, socket_options), self._deadline
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if place == len(addresses) - 1:
+                    raise
+        raise httpcore.ConnectError(f"{host} has no address")
 
 
 class _Body(httpx.SyncByteStream):

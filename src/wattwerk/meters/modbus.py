@@ -15,6 +15,7 @@ import msgspec
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
 from wattwerk.meters.mapped import MappedChannel, MappedMeter, Quantity, check_channels, check_peer, load_library
 from wattwerk.meters.presets import preset_channels, preset_doubts
+from wattwerk.meters.resolve import resolve
 
 _WHERE: Final = "meters.modbus"
 _MOST_REGISTERS: Final = 125  # of one request, by the specification
@@ -173,6 +174,21 @@ class _Line:
             config.host, port=config.port, framer=framer, timeout=config.timeout_s, retries=0
         )
         self._device_id = config.device_id
+        self._host = config.host
+
+    def _connect(self, left_s: float) -> None:
+        """Connect to one of the host's addresses; a third of the time for its name, a third for connecting.
+
+        Raises:
+            OSError: There is none, or nobody listens there.
+        """
+        addresses = resolve(self._host, left_s / 3)
+        for address in addresses:
+            self._client.comm_params.host = address
+            self._client.comm_params.timeout_connect = left_s / 3 / len(addresses)
+            if self._client.connect():
+                return
+        raise OSError(f"no connection to {self._host}")
 
     def read(self, blocks: Sequence[Block]) -> list[list[int] | _RefusedError]:
         """Return the registers of each block, or why the meter refuses them.
@@ -187,8 +203,11 @@ class _Line:
             if found and left_s < self._timeout_s / 10:
                 self.close()
                 raise TimeoutError(f"{len(blocks) - len(found)} of {len(blocks)} requests left when time was up")
-            # connecting may take its limit once, an answer twice: a byte that comes at its end starts another wait
-            self._client.comm_params.timeout_connect = left_s / (2 if self._client.connected else 3)
+            if not self._client.connected:
+                self._connect(left_s)
+                left_s = end_s - time.monotonic()
+            # an answer may take its limit twice: a byte that comes at its end starts another wait
+            self._client.comm_params.timeout_connect = max(left_s, 0.01) / 2
             found.append(self._request(block))
         return found
 

@@ -32,6 +32,7 @@ from wattwerk.units import times
 _STEP: Final = re.compile(r'\[(\d+)\]|\["([^"]+)"\]|(\.?)([^.\[\]"]+)')
 _RECONNECT_S: Final = (1, 10)
 _MOST_BYTES: Final = 1_000_000
+_MOST_TOPIC_BYTES: Final = 65_540  # with its length, and the number of the message
 
 
 class MqttChannel(MappedChannel, frozen=True, kw_only=True):
@@ -229,9 +230,9 @@ class MqttMeter(MappedMeter):
             raise
 
     def _make_client(self, config: MqttConfig) -> Any:
-        mqtt = load_library("paho.mqtt.client", "MQTT")
+        library = load_library("wattwerk.meters.mqtt_client", "MQTT")
         client_id = config.client_id or f"wattwerk-{secrets.token_hex(4)}"
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id)
+        client = library.BoundedClient(client_id, _MOST_BYTES + _MOST_TOPIC_BYTES)
         password = secret(config.password, config.password_env, "meters.mqtt: password")
         if password and not config.user:
             raise ConfigError("meters.mqtt: a password without a user", "add user")
@@ -314,7 +315,9 @@ class MqttMeter(MappedMeter):
         """Return what went wrong so far, in words: lost connections, messages that could not be used."""
         lost = [f"the connection to {self._address} was lost {times(self.disconnects)}"] if self.disconnects else []
         refused = [f"the broker refuses ({self._refusal})"] if self._refusal else []
-        return lost + refused + super().faults()
+        size = self._client.refused_bytes
+        large = [f"the broker sends a message of {size} bytes, which is too much: see the topics"] if size else []
+        return lost + refused + large + super().faults()
 
     def close(self) -> None:
         """Leave the broker."""

@@ -17,6 +17,7 @@ import msgspec
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
 from wattwerk.meters.mapped import MappedMeter, Quantity, check_channels, check_peer, load_library
 from wattwerk.meters.presets import preset_channels, preset_doubts
+from wattwerk.meters.resolve import resolve
 from wattwerk.meters.snmp_config import WHERE, SnmpChannel, SnmpConfig, credentials
 
 T = TypeVar("T")
@@ -92,11 +93,14 @@ class _Agent:
             OSError: There is no such address.
             TimeoutError: Nobody tells the address.
         """
-        self._loop.run(self._prepare(), self._config.timeout_s + _PREPARE_S)
+        found = resolve(self._config.host, self._config.timeout_s)
+        # the older kind of address first: agents of small devices know no other
+        host = next((each for each in found if ":" not in each), found[0])
+        self._loop.run(self._prepare(host), self._config.timeout_s + _PREPARE_S)
 
-    async def _prepare(self) -> None:
-        kind = self._snmp.Udp6TransportTarget if ":" in self._config.host else self._snmp.UdpTransportTarget
-        address = (self._config.host, self._config.port)
+    async def _prepare(self, host: str) -> None:
+        kind = self._snmp.Udp6TransportTarget if ":" in host else self._snmp.UdpTransportTarget
+        address = (host, self._config.port)
         # the answer is awaited for timeout_s in all, and asked for once more in between
         self._target = await kind.create(address, timeout=self._config.timeout_s / 2, retries=1)
         self._begin()
