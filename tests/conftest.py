@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tests.meters.influxd import Influxd
 
 from wattwerk.records import Figure, Platform, Record, Setup, Subject, measured
