@@ -70,6 +70,7 @@ class Device:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # header and body go separately: the second would wait for 40 ms
 
             def setup(self) -> None:
                 super().setup()

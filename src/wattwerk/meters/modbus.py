@@ -185,10 +185,15 @@ class _Line:
         addresses = resolve(self._host, left_s / 3)
         for address in addresses:
             self._client.comm_params.host = address
-            self._client.comm_params.timeout_connect = left_s / 3 / len(addresses)
+            self._allow(left_s / 3 / len(addresses))
             if self._client.connect():
                 return
         raise OSError(f"no connection to {self._host}")
+
+    def _allow(self, timeout_s: float) -> None:
+        """Set what the next step may take; pymodbus keeps the limit of an answer's parts and of the whole apart."""
+        for part in (self._client, self._client.transaction):
+            part.comm_params.timeout_connect = timeout_s
 
     def read(self, blocks: Sequence[Block]) -> list[list[int] | _RefusedError]:
         """Return the registers of each block, or why the meter refuses them.
@@ -207,7 +212,7 @@ class _Line:
                 self._connect(left_s)
                 left_s = end_s - time.monotonic()
             # an answer may take its limit twice: a byte that comes at its end starts another wait
-            self._client.comm_params.timeout_connect = max(left_s, 0.01) / 2
+            self._allow(max(left_s, 0.01) / 2)
             found.append(self._request(block))
         return found
 
