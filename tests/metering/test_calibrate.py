@@ -21,11 +21,12 @@ from tests.meters.test_shelly import second_generation
 
 from wattwerk import terminal_calibrate
 from wattwerk.errors import ConfigError, MeasurementError
-from wattwerk.metering.calibrate import Calibrated, Calibration, Plan, calibrate
+from wattwerk.metering.calibrate import Calibrated, Calibration, Plan, calibrate, keep, write_latencies
 from wattwerk.metering.load import Load
 from wattwerk.meters.protocol import MeterSpec
 from wattwerk.meters.recorder import Recorder
 from wattwerk.records import Scope, Status, from_json, to_json
+from wattwerk.store import Store
 from wattwerk.testing import FakeMeterConfig
 
 QUICK = Plan(pulses=7, shortest_s=0.25, longest_s=0.65, latest_s=1.0, warm_s=0.6)
@@ -92,6 +93,21 @@ def test_a_plug_is_calibrated(calibrated: Calibration) -> None:
     assert "hardly moved" in energy.refusal
     assert calibrated.latencies() == {"desk": one}
     assert f"[meters.desk]\nlatency_s = {one.latency_s}  # calibrated 2" in calibrated.toml()
+
+
+def test_it_is_kept_and_written(calibrated: Calibration, wattwerk_home: Path) -> None:
+    """The store has a record of each channel, and ``config.toml`` the latency, beside what stood there."""
+    wattwerk_home.mkdir()
+    path = wattwerk_home / "config.toml"
+    path.write_text("[meters.desk]\nkind = 'shelly'  # the plug\n")
+    keep(calibrated)
+    copy = write_latencies(calibrated)
+    assert copy.read_text() == "[meters.desk]\nkind = 'shelly'  # the plug\n"
+    assert "kind = 'shelly'  # the plug\n" in path.read_text()
+    assert f"latency_s = {calibrated.latencies()['desk'].latency_s}  # calibrated " in path.read_text()
+    with Store() as store:
+        assert {record.kind for record in store.records()} == {"calibration"}
+        assert len(store.records()) == len(calibrated.channels)
 
 
 def test_energies_agree_afterwards(calibrated: Calibration) -> None:

@@ -209,11 +209,6 @@ class Recorder:
         rows = rows[np.searchsorted(rows["time_ns"], since_ns) :]
         return Trace(self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, self.slow)
 
-    @property
-    def slow(self) -> list[str]:
-        """Names of the channels of meters that are read in threads of their own."""
-        return list(self._reach_s)
-
     def nudge(self) -> None:
         """Have a sample taken now, for an interval that begins or ends; a slow meter takes its time all the same."""
         if self._process is not None and self._process.stdin is not None:
