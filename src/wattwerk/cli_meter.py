@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,10 +24,15 @@ Examples:
 
   wattwerk meter --dashboard influxdb > wattwerk.json
 
+  wattwerk meter --scan 192.0.2.0/28 >> ~/.config/wattwerk/config.toml
+
   wattwerk meter --calibrate --write
 """
 
-Command = Annotated[list[str] | None, typer.Argument(help="The command, after two dashes.", metavar="-- COMMAND…")]
+Command = Annotated[
+    list[str] | None,
+    typer.Argument(help="The command, after two dashes; after --scan addresses.", metavar="-- COMMAND…"),
+]
 Repeat = Annotated[int | None, typer.Option("--repeat", "-n", help="Runs; their mean is told with its interval (1).")]
 Pause = Annotated[float | None, typer.Option(help="Seconds between two runs (0).")]
 Idle = Annotated[float | None, typer.Option(help="Seconds in which the idle machine is watched before: gives net.")]
@@ -36,19 +42,18 @@ Rate = Annotated[float | None, typer.Option(help="Samples a second (10).")]
 Live = Annotated[bool, typer.Option("--live", help="Show channels and totals until Ctrl-C, without a command.")]
 Duration = Annotated[float | None, typer.Option(help="Seconds, without a command; until Ctrl-C if left out.")]
 Send = Annotated[
-    list[str] | None, typer.Option("--send", help="URL, or name of a section [[sinks.NAME]], to send to; repeatable.")
+    list[str] | None, typer.Option("--send", help="URL, or a name under sinks in config.toml, to send to; repeatable.")
 ]
 Serve = Annotated[str | None, typer.Option("--serve", metavar="[HOST:]PORT", help="Answer Prometheus there.")]
 Telegraf = Annotated[str | None, typer.Option(help="Print a configuration of Telegraf: relay, sensors.")]
 Dashboard = Annotated[str | None, typer.Option(help="Print a dashboard of Grafana: influxdb, prometheus.")]
-Calibrate = Annotated[bool, typer.Option("--calibrate", help="Find delay and gain of wall meters: takes minutes.")]
-LoadWith = Annotated[str | None, typer.Option("--load", help="Command that loads the machine, for --calibrate.")]
-Reference = Annotated[
-    list[str] | None, typer.Option(help="Channel to calibrate against, or load; repeatable, then added up.")
-]
-Target = Annotated[list[str] | None, typer.Option(help="Channel to calibrate; repeatable; else all of slow meters.")]
-Write = Annotated[bool, typer.Option("--write", help="Write the delays that were found into config.toml.")]
-Country = Annotated[str | None, typer.Option(help="Whose electricity: code or name. Else [[account]], else the world.")]
+Scan = Annotated[bool, typer.Option("--scan", help="Look for meters, also at addresses that follow; propose TOML.")]
+Calibrate = Annotated[bool, typer.Option("--calibrate", help="Find delay and gain of slow meters.")]
+Load = Annotated[str | None, typer.Option(help="A command that loads the machine; else a process a core.")]
+Reference = Annotated[str | None, typer.Option(help="Fast channels to compare with, with commas between; or: load.")]
+Pulses = Annotated[int | None, typer.Option(help="How often the load is switched on (12).")]
+Write = Annotated[bool, typer.Option("--write", help="Write latency_s into config.toml; a copy of it is kept.")]
+Country = Annotated[str | None, typer.Option(help="Whose electricity: code or name.")]
 Carbon = Annotated[str | None, typer.Option(help="Grams of CO2 per kWh, or a preset.")]
 Tariff = Annotated[str | None, typer.Option(help="Euros per kWh, or a preset.")]
 Pue = Annotated[str | None, typer.Option(help="Energy of the building over that of its machines, or a preset (1).")]
@@ -77,10 +82,11 @@ def meter(
     serve: Serve = None,
     telegraf: Telegraf = None,
     dashboard: Dashboard = None,
+    scan: Scan = False,
     calibrate: Calibrate = False,
-    load: LoadWith = None,
+    load: Load = None,
     reference: Reference = None,
-    target: Target = None,
+    pulses: Pulses = None,
     write: Write = False,
     country: Country = None,
     carbon: Carbon = None,
@@ -101,10 +107,10 @@ def meter(
         _print_configuration(telegraf, dashboard)
     elif mode == "watch":
         _watch(given)
+    elif mode == "scan":
+        _scan(command or [], json)
     elif mode == "calibrate":
-        from wattwerk import terminal_calibrate
-
-        terminal_calibrate.run(load or "", reference or (), target or (), write=write, json=json, keep=not no_record)
+        raise typer.Exit(_calibrate(command or [], given))
     else:
         from wattwerk.meter_command import measure_command
 
@@ -114,14 +120,21 @@ def meter(
 #: What each way of using the command takes.
 _TAKES: dict[str, tuple[str, ...]] = {
     "print": ("telegraf", "dashboard"),
+    "scan": ("scan", "json"),
+    "calibrate": ("calibrate", "load", "reference", "pulses", "write", "no_record", "json"),
     "watch": ("live", "duration", "send", "serve", "rate", "json"),
-    "calibrate": ("calibrate", "load", "reference", "target", "write", "no_record", "json"),
     "run": (
         "repeat", "pause", "idle", "ignore_failure", "name", "rate", "send", "serve",
         "country", "carbon", "tariff", "pue", "no_record", "json", "output",
     ),
 }  # fmt: skip
-_WITH = {"print": "--telegraf or --dashboard", "watch": "no command", "calibrate": "--calibrate", "run": "a command"}
+_WITH = {
+    "print": "--telegraf or --dashboard",
+    "scan": "--scan",
+    "calibrate": "--calibrate",
+    "watch": "no command",
+    "run": "a command",
+}
 
 
 def _mode(command: list[str] | None, given: dict[str, Any]) -> str:
@@ -131,13 +144,12 @@ def _mode(command: list[str] | None, given: dict[str, Any]) -> str:
         ConfigError: An option does not go with what is asked for, or nothing is asked for.
     """
     printed = [key for key in _TAKES["print"] if key in given]
-    if len(printed) > 1:
-        raise ConfigError("--telegraf and --dashboard exclude each other", "ask for one, then for the other")
+    special = [*printed, *(key for key in ("scan", "calibrate") if key in given)]
+    if len(special) > 1:
+        raise ConfigError(f"--{special[0]} and --{special[1]} exclude each other", "ask for one, then for the other")
     if printed and command:
         raise ConfigError(f"--{printed[0]} goes with no command", "leave one of them out")
-    if "calibrate" in given and command:
-        raise ConfigError("--calibrate goes with no command", 'give it as --load "COMMAND"')
-    mode = "print" if printed else "calibrate" if "calibrate" in given else "run" if command else "watch"
+    mode = "print" if printed else special[0] if special else "run" if command else "watch"
     wrong = [key for key in given if key not in _TAKES[mode]]
     if mode == "watch" and not {"live", "send", "serve"} & given.keys():
         raise ConfigError("no command to measure", "write it after two dashes: wattwerk meter -- COMMAND…, or --live")
@@ -165,3 +177,35 @@ def _watch(given: dict[str, Any]) -> None:
         for line in stream.places():
             sys.stderr.write(f"{line}\n")
         watch(recorder, duration_s=given.get("duration"), total=stream.total, faults=stream.faults)
+
+
+def _scan(targets: list[str], json: bool) -> None:
+    from wattwerk import terminal
+    from wattwerk.catalog.processors import cpu_power_here
+    from wattwerk.meters.scan import scan
+
+    proposal = scan(targets, cpu_power_here())
+    terminal.print_json(proposal) if json else sys.stdout.write(proposal.text)
+
+
+def _calibrate(targets: list[str], given: dict[str, Any]) -> int:
+    """Calibrate meters and return the exit code: 1 where no result is to be trusted."""
+    from wattwerk import terminal
+    from wattwerk.metering.calibrate import Plan, calibrate, keep, write_latencies
+    from wattwerk.metering.load import Load
+    from wattwerk.metering.sensors import specs_here
+    from wattwerk.terminal_calibrate import CalibrationProgress, print_calibration
+
+    reference = tuple(filter(None, given.get("reference", "").split(",")))
+    with CalibrationProgress(shown="json" not in given) as progress:
+        plan = Plan(pulses=given["pulses"]) if "pulses" in given else Plan()
+        load = Load(shlex.split(given.get("load", "")))
+        found = calibrate(specs_here(), reference, targets, load, plan, progress)
+    if "no_record" not in given:
+        keep(found)
+    terminal.print_json(found) if "json" in given else print_calibration(found)
+    if "write" in given and found.latencies():
+        terminal.err.print(
+            f"written; as it was: {write_latencies(found)}", soft_wrap=True, markup=False, highlight=False
+        )
+    return 0 if any(not each.doubts for each in found.channels) else 1

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from wattwerk import terminal
-from wattwerk.metering.calibrate import Calibrated, Calibration, calibrate
+from wattwerk.metering.calibrate import Calibrated, Calibration
 from wattwerk.metering.calibration import Fit
 from wattwerk.metering.comparison import LOAD
-from wattwerk.metering.latency_config import set_latencies
-from wattwerk.metering.load import Load
-from wattwerk.metering.sensors import specs_here
-from wattwerk.store import Store
 from wattwerk.units import format_value
 
 
@@ -101,48 +94,3 @@ def print_calibration(found: Calibration) -> None:
     """Print what was found."""
     for line in calibration_lines(found):
         terminal.say(line)
-
-
-def run(
-    load: str = "",
-    reference: Sequence[str] = (),
-    target: Sequence[str] = (),
-    *,
-    write: bool = False,
-    json: bool = False,
-    keep: bool = True,
-) -> None:
-    """Calibrate this machine's slow meters, tell what was found, and write it down: what ``--calibrate`` does.
-
-    Args:
-        load: A command that loads the machine; empty for busy processes.
-        reference: As for ``calibrate``.
-        target: Likewise.
-        write: Whether to put the latencies into ``config.toml``.
-        json: Whether to print JSON.
-        keep: Whether to keep records.
-
-    Raises:
-        ConfigError: As for ``calibrate`` and ``set_latencies``.
-        MeasurementError: As for ``calibrate``.
-    """
-    with CalibrationProgress(shown=not json) as progress:
-        found = calibrate(specs_here(), reference, target, Load(shlex.split(load)), tell=progress)
-    records = found.records()
-    if keep:
-        with Store() as store:
-            for record in records:
-                store.add(record)
-    terminal.print_json({"records": records, "toml": found.toml()}) if json else print_calibration(found)
-    if write:
-        _write(found, terminal.err if json else terminal.out)
-
-
-def _write(found: Calibration, console: Console) -> None:
-    date = found.finished_at[:10]
-    values = {meter: (each.latency_s or 0.0, each.comment(date)) for meter, each in found.latencies().items()}
-    if not values:
-        told = "nothing was written: no delay is to be trusted"
-    else:
-        told = f"written; the file as it was is {set_latencies(values)}"
-    console.print(told, soft_wrap=True, highlight=False, markup=False)

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +21,7 @@ from tests.meters.test_shelly import second_generation
 
 from wattwerk import terminal_calibrate
 from wattwerk.errors import ConfigError, MeasurementError
-from wattwerk.metering.calibrate import Calibrated, Calibration, Plan, calibrate
+from wattwerk.metering.calibrate import Calibrated, Calibration, Plan, calibrate, keep, write_latencies
 from wattwerk.metering.calibration import Fit
 from wattwerk.metering.load import Load
 from wattwerk.meters.protocol import MeterSpec
@@ -102,6 +99,21 @@ def test_a_plug_is_calibrated(calibrated: Calibration) -> None:
     assert "hardly moved" in energy.refusal
     assert calibrated.latencies() == {"desk": one}
     assert f"[meters.desk]\nlatency_s = {one.latency_s}  # calibrated 2" in calibrated.toml()
+
+
+def test_it_is_kept_and_written(calibrated: Calibration, wattwerk_home: Path) -> None:
+    """The store has a record of each channel, and ``config.toml`` the latency, beside what stood there."""
+    wattwerk_home.mkdir()
+    path = wattwerk_home / "config.toml"
+    path.write_text("[meters.desk]\nkind = 'shelly'  # the plug\n")
+    keep(calibrated)
+    copy = write_latencies(calibrated)
+    assert copy.read_text() == "[meters.desk]\nkind = 'shelly'  # the plug\n"
+    assert "kind = 'shelly'  # the plug\n" in path.read_text()
+    assert f"latency_s = {calibrated.latencies()['desk'].latency_s}  # calibrated " in path.read_text()
+    with Store() as store:
+        assert {record.kind for record in store.records()} == {"calibration"}
+        assert len(store.records()) == len(calibrated.channels)
 
 
 def test_energies_agree_afterwards(calibrated: Calibration) -> None:
@@ -240,43 +252,3 @@ def test_a_command_as_load() -> None:
             load.switch(False)
     with pytest.raises(ConfigError, match="does not start"), Load(["/nowhere/burn"]):
         pass
-
-
-def test_the_command_line(
-    calibrated: Calibration, wattwerk_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The command shows what was found, keeps records, and writes the delay with ``--write``.
-
-    The measurement itself is that of the fixture: it takes its time.
-    """
-    wattwerk_home.mkdir()
-    config = wattwerk_home / "config.toml"
-    config.write_text('[meters.desk]\nkind = "shelly"\nurl = "http://192.0.2.7"\n')
-    monkeypatch.setattr(terminal_calibrate, "calibrate", lambda *_, **__: calibrated)
-    terminal_calibrate.run(write=True)
-    told = capsys.readouterr().out
-    assert "shelly0_power_w, against the load's own times" in told
-    assert "config.toml.bak" in told
-    assert f"latency_s = {found_of(calibrated, 'shelly0_power_w').latency_s}" in config.read_text()
-    with Store() as store:
-        assert {record.kind for record in store.records()} == {"calibration"}
-    terminal_calibrate.run(json=True, keep=False)
-    assert len(json.loads(capsys.readouterr().out)["records"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--calibrate", "--", "true"], "goes with no command"),
-        (["--calibrate", "--live"], "--live goes not with --calibrate"),
-        (["--write", "--", "true"], "--write goes not with a command"),
-        (["--calibrate"], "no slow meter"),
-    ],
-)
-def test_options_that_do_not_fit(options: list[str], message: str) -> None:
-    """What contradicts itself is one line and no traceback; so is a machine without a slow meter."""
-    command = [sys.executable, "-m", "wattwerk", "meter", *options]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert answer.returncode != 0
-    assert message in answer.stderr
-    assert "Traceback" not in answer.stderr

@@ -8,9 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("httpx")
+
+from tests.meters.http_device import Device
+from tests.meters.test_shelly import second_generation
 
 from wattwerk.records import Record
 from wattwerk.store import Store
@@ -163,3 +169,29 @@ def test_a_process_that_was_started_early_is_gone_whatever_happens(tmp_path: Pat
         assert list(tmp_path.glob("wattwerk-recorder-*")) == []
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) not in listed
+
+
+def test_scan_proposes_what_is_there() -> None:
+    """Without addresses the sensors of the machine are told in comments; a plug at an address becomes a section."""
+    assert all(line.startswith("#") for line in meter("--scan").stdout.splitlines() if line)
+    with Device(second_generation()) as plug:
+        proposed = tomllib.loads(meter("--scan", plug.url.removeprefix("http://")).stdout)
+    assert [section.get("kind", name) for name, section in proposed["meters"].items()] == ["shelly"]
+
+
+def test_calibrating_needs_a_slow_meter() -> None:
+    """Where no meter is slow there is nothing to calibrate, and the machine is not loaded for it."""
+    begin = time.monotonic()
+    answer = meter("--calibrate")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "no slow meter to calibrate: add a section [meters.<name>]" in answer.stderr
+    assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize("wrong", [("--scan", "--calibrate"), ("--scan", "--live"), ("--write", "--", "true")])
+def test_ways_of_using_it_exclude_each_other(wrong: tuple[str, ...]) -> None:
+    """Options that do not go together end in one line that says so."""
+    answer = meter(*wrong)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("error: --")
+    assert answer.stderr.count("\n") == 1

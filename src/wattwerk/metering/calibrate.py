@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -12,6 +13,7 @@ from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
 from wattwerk.machine import describe
 from wattwerk.metering.calibration import Fit, Reference, fit
 from wattwerk.metering.comparison import LOAD, is_power, readings_of, reference_of
+from wattwerk.metering.latency_config import set_latencies
 from wattwerk.metering.load import Load, phases_s
 from wattwerk.meters import protocol
 from wattwerk.meters.base import Channel
@@ -31,6 +33,7 @@ from wattwerk.records import (
     new_id,
     now,
 )
+from wattwerk.store import Store
 
 _READ_SHARE: Final = 3.3  # reads in each interval: no whole number, so that they do not fall on the meter's own beat
 _LEAST_INTERVAL_S: Final = 0.03
@@ -248,6 +251,24 @@ def calibrate(
     options = {spec.label: _has_latency(spec) for spec in given}
     found = [_calibrated(trace, channel, meters[channel.name], options, (compared, names), plan) for channel in targets]
     return Calibration(found, plan, burning.name, platform, recorder.faults, started_at, now())
+
+
+def keep(found: Calibration) -> None:
+    """Store what a run found.
+
+    Raises:
+        StoreError: It cannot be stored.
+    """
+    with Store() as store:
+        for record in found.records():
+            store.add(record)
+
+
+def write_latencies(found: Calibration, path: Path | None = None) -> Path:
+    """Write the latencies of a run into ``config.toml``; arguments, result and errors are those of `set_latencies`."""
+    date = found.finished_at[:10]
+    latencies = {meter: (each.latency_s, each.comment(date)) for meter, each in found.latencies().items()}
+    return set_latencies({meter: (s, text) for meter, (s, text) in latencies.items() if s is not None}, path)
 
 
 def _nobody(text: str, share: float) -> None:

@@ -213,9 +213,9 @@ class Recorder:
         return Trace(self.channels, rows["time_ns"], rows["values"], rows["unmoved_ns"], self.locked, self.slow)
 
     @property
-    def slow(self) -> list[str]:
-        """Names of the channels of meters that are read in threads of their own."""
-        return list(self._reach_s)
+    def slow(self) -> tuple[str, ...]:
+        """Names of the channels of slow meters, which are read in threads of their own."""
+        return tuple(self._reach_s)
 
     def nudge(self) -> None:
         """Have a sample taken now, for an interval that begins or ends; a slow meter takes its time all the same."""
