@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from wattwerk import config
+from wattwerk.bench import load
 from wattwerk.bench.scenario import DEFAULT_RUNTIME, FULL, QUICK, Configuration, Procedure, product, set_of
 from wattwerk.catalog import models
 from wattwerk.errors import ConfigError, UnavailableError
@@ -18,6 +19,8 @@ from wattwerk.runtimes.base import Precision
 
 ALL = "all"
 AUTO = "auto"
+
+_LOAD_TIMEOUT_S = 6 * 3600.0  # the runs of a search are long; those of a full one ten minutes each
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +38,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         input_shape: The shape of one sample, for models that do not say.
         full: Windows of 10 s instead of 2 s.
         procedure: Deviations from the procedure.
+        scenarios: Load scenarios of MLPerf; empty for timed iterations.
+        load: Deviations from the scenarios, as ``load.Wishes`` has them.
     """
 
     models: tuple[str, ...] = ()
@@ -48,6 +53,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     input_shape: tuple[int, ...] | None = None
     full: bool = False
     procedure: dict[str, Any] = {}
+    scenarios: tuple[str, ...] = ()
+    load: dict[str, Any] = {}
 
 
 def read_request(path: Path, overrides: dict[str, Any]) -> Request:
@@ -59,7 +66,7 @@ def read_request(path: Path, overrides: dict[str, Any]) -> Request:
     values = config.read_toml(path)
     tables = {
         key: values[key] | overrides[key]
-        for key in ("options", "procedure")
+        for key in ("options", "procedure", "load")
         if isinstance(values.get(key), dict) and key in overrides
     }
     return config.to_struct(Request, values | overrides | tables, str(path))
@@ -82,6 +89,8 @@ def procedure_of(request: Request) -> Procedure:
     """
     values = msgspec.structs.asdict(FULL if request.full else QUICK)
     known = {key: value for key, value in request.procedure.items() if value is not None}
+    if request.scenarios:
+        values["timeout_s"] = _LOAD_TIMEOUT_S
     chosen = config.to_struct(Procedure, values | known, "procedure")
     return msgspec.structs.replace(chosen, quick=chosen.window_s < FULL.window_s or chosen.windows < FULL.windows)
 
@@ -112,7 +121,34 @@ def configurations_of(request: Request) -> list[Configuration]:
                 request.weights,
                 request.input_shape,
             )
-    return set_of(found)
+    return set_of(_loaded(found, request) if request.scenarios or request.load else found)
+
+
+def _loaded(found: Sequence[Configuration], request: Request) -> list[Configuration]:
+    """Return every configuration under every scenario that was asked for."""
+    if not request.scenarios:
+        raise ConfigError("a latency limit or percentile needs a load scenario", "add --scenario server")
+    scenarios = load.check_names(request.scenarios)
+    wishes = config.to_struct(load.Wishes, request.load, "load")
+    if wishes.latency_limit_s is not None and scenarios == ["offline"]:
+        raise ConfigError("the scenario offline has no latency limit", "leave --latency-limit out")
+    procedure = procedure_of(request)
+    quick_s = procedure.windows * procedure.window_s
+    return [
+        msgspec.structs.replace(
+            each,
+            load=load.load_of(
+                scenario,
+                models.resolve(each.model, weights=each.weights, input_shape=each.input_shape).task,
+                each.batch,
+                wishes,
+                full=request.full,
+                quick_s=quick_s,
+            ),
+        )
+        for each in found
+        for scenario in scenarios
+    ]
 
 
 def _runtime_names(asked: Sequence[str]) -> list[str]:

@@ -182,6 +182,7 @@ class Names:
             (lambda r: str(r.setup.threads), lambda r: f"{r.setup.threads} threads" if r.setup.threads else "auto"),
             (lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
             (lambda r: r.platform.label, lambda r: r.platform.label),
+            (scenario_of, lambda r: scenario_of(r) or "no load"),
         )
         self._parts = tuple(words for key, words in parts if len({key(record) for record in records}) > 1)
 
@@ -194,6 +195,16 @@ class Names:
         extra = ", ".join(filter(None, (words(record) for words in self._parts)))
         setup = record.setup
         return f"{setup.runtime} {setup.precision} batch {setup.batch}{f' ({extra})' if extra else ''}"
+
+
+def scenario_of(record: Record) -> str:
+    """Return the load scenario of a record; empty where iterations were timed one by one."""
+    return str(record.setup.protocol.get("scenario") or "")
+
+
+def without_load(records: Iterable[Record]) -> list[Record]:
+    """Return the records of timed iterations: latency under a load is another thing and never ranked with theirs."""
+    return [record for record in records if not scenario_of(record)]
 
 
 def is_quick(record: Record) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from wattwerk.bench.load import Load
 from wattwerk.errors import ConfigError, StoreError
 from wattwerk.records import new_id
 
@@ -85,6 +86,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         options: Options of the runtime.
         weights: Where real weights come from; None for seeded ones.
         input_shape: The shape of one sample, for models that do not say.
+        load: The load of a scenario; None for timed iterations. The batch is then the most samples that run together.
     """
 
     model: str
@@ -96,11 +98,13 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     options: dict[str, Any] = {}
     weights: str | None = None
     input_shape: tuple[int, ...] | None = None
+    load: Load | None = None
 
     def label(self) -> str:
         """Return the configuration in words that fit on a progress line."""
         threads = f", {self.threads} threads" if self.threads else ""
-        return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}"
+        scenario = f", {self.load.scenario}" if self.load else ""
+        return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}{scenario}"
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
