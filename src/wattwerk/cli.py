@@ -128,6 +128,7 @@ def bench(
     window_s: Annotated[float | None, typer.Option(help="Length of an energy window in seconds.")] = None,
     idle_s: Annotated[float | None, typer.Option(help="Length of an idle measurement in seconds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, inputs and order (0).")] = None,
+    streams: Annotated[str | None, typer.Option(help="Sessions that run at once, such as 1,2,4.")] = None,
     scenario: Annotated[
         str | None, typer.Option(help="Load by LoadGen: single-stream, multi-stream, server, offline; all.")
     ] = None,
@@ -166,6 +167,7 @@ def bench(
             "idle_s": idle_s,
             "seed": seed,
         },
+        "streams": _numbers(streams, "--streams"),
         "scenarios": _words(scenario),
         "load": {"latency_limit_s": latency_limit, "percentile": percentile},
     }

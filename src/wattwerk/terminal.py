@@ -90,7 +90,8 @@ def records_table(records: Sequence[Record], *, with_id: bool) -> Table:
 def _cells(record: Record) -> list[str]:
     setup = record.setup
     load = str(setup.protocol.get("scenario") or "")
-    head = [f"{record.subject.name} {load}".strip(), setup.runtime, setup.precision, str(setup.batch or "")]
+    streams = f"{count} streams" if (count := setup.protocol.get("concurrent_streams")) else ""
+    head = [f"{record.subject.name} {load}{streams}".strip(), setup.runtime, setup.precision, str(setup.batch or "")]
     if not record.figures:
         return [*head, _MARKS[record.status], "", ""]
     if record.kind == "transfer":
@@ -135,8 +136,9 @@ def _told_apart(records: Sequence[Record]) -> list[Record]:
 
 def _name(record: Record) -> str:
     setup = record.setup
+    streams = f", {count} streams" if (count := setup.protocol.get("concurrent_streams")) else ""
     load = f", {scenario}" if (scenario := setup.protocol.get("scenario")) else ""
-    return f"{record.subject.name}, {setup.runtime} {setup.precision}, batch {setup.batch}{load}"
+    return f"{record.subject.name}, {setup.runtime} {setup.precision}, batch {setup.batch}{load}{streams}"
 
 
 def record_page(record: Record) -> list[Table]:

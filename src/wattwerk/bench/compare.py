@@ -17,6 +17,7 @@ from wattwerk.bench.report_labels import (
     estimate,
     option_words,
     scenario_of,
+    streams_of,
     times,
 )
 from wattwerk.bench.statistics import Ratio, geometric_mean, ratio_of
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_KEY: Final = ("model", "runtime", "precision", "batch", "device", "threads", "options", "scenario")
+_KEY: Final = ("model", "runtime", "precision", "batch", "device", "threads", "options", "scenario", "streams")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -201,6 +202,7 @@ def _fields(record: Record) -> dict[str, object]:
         setup.threads,
         option_words(setup.options),
         scenario_of(record),
+        streams_of(record),
     )
     return dict(zip(_KEY, values, strict=True))
 

@@ -11,6 +11,7 @@ import msgspec
 from wattwerk import config
 from wattwerk.bench import load
 from wattwerk.bench.scenario import DEFAULT_RUNTIME, FULL, QUICK, Configuration, Procedure, product, set_of
+from wattwerk.bench.streams import SERIAL
 from wattwerk.catalog import models
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.registry import suggestion
@@ -18,6 +19,7 @@ from wattwerk.runtimes import RUNTIMES, Runtime
 from wattwerk.runtimes.base import Precision
 
 ALL = "all"
+_MOST_STREAMS = 64
 AUTO = "auto"
 
 _LOAD_TIMEOUT_S = 6 * 3600.0  # the runs of a search are long; those of a full one ten minutes each
@@ -38,6 +40,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         input_shape: The shape of one sample, for models that do not say.
         full: Windows of 10 s instead of 2 s.
         procedure: Deviations from the procedure.
+        streams: Numbers of sessions that run at once.
         scenarios: Load scenarios of MLPerf; empty for timed iterations.
         load: Deviations from the scenarios, as ``load.Wishes`` has them.
     """
@@ -53,6 +56,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     input_shape: tuple[int, ...] | None = None
     full: bool = False
     procedure: dict[str, Any] = {}
+    streams: tuple[int, ...] = (1,)
     scenarios: tuple[str, ...] = ()
     load: dict[str, Any] = {}
 
@@ -121,7 +125,23 @@ def configurations_of(request: Request) -> list[Configuration]:
                 request.weights,
                 request.input_shape,
             )
+    found = _at_once(found, request)
     return set_of(_loaded(found, request) if request.scenarios or request.load else found)
+
+
+def _at_once(found: Sequence[Configuration], request: Request) -> list[Configuration]:
+    """Return every configuration for every number of streams that was asked for."""
+    for count in request.streams:
+        if not 1 <= count <= _MOST_STREAMS:
+            raise ConfigError(f"{count} streams are not possible", f"use 1 to {_MOST_STREAMS}")
+        if count > 1 and request.scenarios:
+            raise ConfigError("--streams and --scenario are different measurements", "leave one of them out")
+    for name in _runtime_names(request.runtimes) if max(request.streams, default=1) > 1 else ():
+        if RUNTIMES.load(name).family in SERIAL:
+            raise ConfigError(
+                f"{name} does not run several streams side by side in one process", "use onnxruntime or openvino"
+            )
+    return [msgspec.structs.replace(each, streams=count) for each in found for count in request.streams]
 
 
 def _loaded(found: Sequence[Configuration], request: Request) -> list[Configuration]:

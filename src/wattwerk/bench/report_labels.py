@@ -137,7 +137,7 @@ def default_of(records: Sequence[Record]) -> Record | None:
             precision_order(setup.precision),
             setup.batch or 0,
             order.index(setup.runtime),
-            len(setup.options) + (setup.threads is not None),
+            len(setup.options) + (setup.threads is not None) + streams_of(record),
         )
 
     return min(ranked(records), key=rank, default=None)
@@ -183,6 +183,7 @@ class Names:
             (lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
             (lambda r: r.platform.label, lambda r: r.platform.label),
             (scenario_of, lambda r: scenario_of(r) or "no load"),
+            (lambda r: str(streams_of(r)), lambda r: f"{streams_of(r)} stream{'s' if streams_of(r) > 1 else ''}"),
         )
         self._parts = tuple(words for key, words in parts if len({key(record) for record in records}) > 1)
 
@@ -200,6 +201,12 @@ class Names:
 def scenario_of(record: Record) -> str:
     """Return the load scenario of a record; empty where iterations were timed one by one."""
     return str(record.setup.protocol.get("scenario") or "")
+
+
+def streams_of(record: Record) -> int:
+    """Return how many sessions of the model ran at once."""
+    count = record.setup.protocol.get("concurrent_streams")
+    return count if isinstance(count, int) else 1
 
 
 def without_load(records: Iterable[Record]) -> list[Record]:

@@ -17,6 +17,7 @@ from wattwerk.bench.load_figures import evaluate_load, load_protocol
 from wattwerk.bench.load_worker import LoadMeasurement
 from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
+from wattwerk.bench.streams import StreamsMeasurement, stream_figures
 from wattwerk.bench.worker import Measurement, Trouble
 from wattwerk.catalog import models, processors
 from wattwerk.errors import MeasurementError, StoreError
@@ -96,6 +97,8 @@ def _key(configuration: Configuration) -> str:
     values = msgspec.to_builtins(configuration)
     if configuration.load is None:
         del values["load"]  # as in records from before there were loads
+    if configuration.streams == 1:
+        del values["streams"]
     return msgspec.json.encode(values, order="sorted").decode()
 
 
@@ -183,6 +186,9 @@ def _evaluated(
     try:
         if isinstance(answer, LoadMeasurement):
             return evaluate_load(answer, trace, configuration, procedure, context)
+        if isinstance(answer, StreamsMeasurement):
+            status, reason, figures = evaluate(answer, trace, configuration, procedure, context)
+            return status, reason, figures | stream_figures(answer, figures, configuration.batch)
         return evaluate(answer, trace, configuration, procedure, context)
     except (MeasurementError, ArithmeticError, ValueError, LookupError, TypeError) as error:
         return Status.FAILED, f"it ran, but its samples could not be evaluated ({error})", {}
@@ -193,6 +199,8 @@ def _setup(
 ) -> Setup:
     protocol: dict[str, Plain] = msgspec.structs.asdict(procedure) | {"configuration": _key(configuration)}
     protocol |= load_protocol(configuration.load, answer)
+    if configuration.streams > 1:
+        protocol["concurrent_streams"] = configuration.streams
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
         made = sum(len(block.durations_ns) for block in answer.blocks)

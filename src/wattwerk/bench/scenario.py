@@ -86,6 +86,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         options: Options of the runtime.
         weights: Where real weights come from; None for seeded ones.
         input_shape: The shape of one sample, for models that do not say.
+        streams: Sessions of the model that run at once, each in a thread of its own.
         load: The load of a scenario; None for timed iterations. The batch is then the most samples that run together.
     """
 
@@ -98,12 +99,14 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     options: dict[str, Any] = {}
     weights: str | None = None
     input_shape: tuple[int, ...] | None = None
+    streams: int = 1
     load: Load | None = None
 
     def label(self) -> str:
         """Return the configuration in words that fit on a progress line."""
         threads = f", {self.threads} threads" if self.threads else ""
         scenario = f", {self.load.scenario}" if self.load else ""
+        scenario += f", {self.streams} streams" if self.streams > 1 else ""
         return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}{scenario}"
 
 
