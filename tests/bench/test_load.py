@@ -246,6 +246,7 @@ def measured(*configurations: Configuration) -> dict[str, Record]:
     return {str(record.setup.protocol["scenario"]): record for record in records}
 
 
+@pytest.mark.slow
 def test_a_load_is_a_record_with_verdict_logs_and_energy(
     tiny_onnx: Path, fake_plugin: str, wattwerk_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
