@@ -96,6 +96,8 @@ Examples:
 
   wattwerk bench my.onnx --runtime openvino --threads 1,2,4 --full
 
+  wattwerk bench mobilenet-v2 --scenario server --latency-limit 0.05
+
   wattwerk bench --resume
 """
 )
@@ -125,6 +127,12 @@ def bench(
     window_s: Annotated[float | None, typer.Option(help="Length of an energy window in seconds.")] = None,
     idle_s: Annotated[float | None, typer.Option(help="Length of an idle measurement in seconds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, inputs and order (0).")] = None,
+    streams: Annotated[str | None, typer.Option(help="Sessions that run at once, such as 1,2,4.")] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="Load by LoadGen: single-stream, multi-stream, server, offline; all.")
+    ] = None,
+    latency_limit: Annotated[float | None, typer.Option(help="How many seconds a query may take.")] = None,
+    percentile: Annotated[float | None, typer.Option(help="Percent of the queries that keep the limit.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with all of this.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the last sweep that was cut off.")] = False,
     report: Annotated[Path | None, typer.Option(help="Where the report goes (in WATTWERK_HOME).")] = None,
@@ -158,6 +166,9 @@ def bench(
             "idle_s": idle_s,
             "seed": seed,
         },
+        "streams": _numbers(streams, "--streams"),
+        "scenarios": _words(scenario),
+        "load": {"latency_limit_s": latency_limit, "percentile": percentile},
     }
     with terminal.SweepProgress(shown=not json) as progress:
         outcome = campaign.bench(asked, config, resume=resume, report=report, listener=progress)

@@ -93,9 +93,13 @@ def bench(
 
 
 def _given(asked: dict[str, Any]) -> dict[str, Any]:
-    procedure = {key: value for key, value in asked.get("procedure", {}).items() if value is not None}
-    given = {key: value for key, value in asked.items() if value not in (None, (), {}, "") and key != "procedure"}
-    return given | ({"procedure": procedure} if procedure else {})
+    tables = {
+        table: known
+        for table in ("procedure", "load")
+        if (known := {key: value for key, value in asked.get(table, {}).items() if value is not None})
+    }
+    given = {key: value for key, value in asked.items() if value not in (None, (), {}, "")}
+    return {key: value for key, value in given.items() if key not in ("procedure", "load")} | tables
 
 
 def _new(store: Store, given: dict[str, Any], config: Path | None) -> tuple[Sweep, Lease]:

@@ -58,8 +58,17 @@ def evaluate(
         | _accelerator_state(measurement, trace, card.prefix)
         | _sampler_figures(measurement)
     )
-    problems = _problems(measurement, figures, drift)
+    problems = problems_of(measurement, figures, drift)
     return Status.INVALID if problems else Status.OK, "; ".join(problems), figures
+
+
+def conditions(measurement: Measurement, trace: Trace, context: Context, card: Card) -> dict[str, Figure]:
+    """Return what holds however a model is run: load of the processor, memory, state of the accelerator."""
+    return (
+        _load_figures(measurement, trace, context)
+        | _memory_figures(measurement)
+        | _accelerator_state(measurement, trace, card.prefix)
+    )
 
 
 def _durations_s(blocks: Iterable[Block]) -> Floats:
@@ -174,7 +183,8 @@ def _accelerator_state(measurement: Measurement, trace: Trace, own: str | None) 
     return {f"gpu_{name}": state(name) for name in _STATES if f"{own}_{name}" in names}
 
 
-def _problems(measurement: Measurement, figures: dict[str, Figure], drift: float) -> list[str]:
+def problems_of(measurement: Measurement, figures: dict[str, Figure], drift: float) -> list[str]:
+    """Return what makes a measurement invalid, in words."""
     problems = []
     throttle = figures.get("gpu_throttle_count")
     if throttle is not None and throttle.value:

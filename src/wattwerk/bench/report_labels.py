@@ -137,7 +137,7 @@ def default_of(records: Sequence[Record]) -> Record | None:
             precision_order(setup.precision),
             setup.batch or 0,
             order.index(setup.runtime),
-            len(setup.options) + (setup.threads is not None),
+            len(setup.options) + (setup.threads is not None) + streams_of(record),
         )
 
     return min(ranked(records), key=rank, default=None)
@@ -182,6 +182,8 @@ class Names:
             (lambda r: str(r.setup.threads), lambda r: f"{r.setup.threads} threads" if r.setup.threads else "auto"),
             (lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
             (lambda r: r.platform.label, lambda r: r.platform.label),
+            (scenario_of, lambda r: scenario_of(r) or "no load"),
+            (lambda r: str(streams_of(r)), lambda r: f"{streams_of(r)} stream{'s' if streams_of(r) > 1 else ''}"),
         )
         self._parts = tuple(words for key, words in parts if len({key(record) for record in records}) > 1)
 
@@ -194,6 +196,22 @@ class Names:
         extra = ", ".join(filter(None, (words(record) for words in self._parts)))
         setup = record.setup
         return f"{setup.runtime} {setup.precision} batch {setup.batch}{f' ({extra})' if extra else ''}"
+
+
+def scenario_of(record: Record) -> str:
+    """Return the load scenario of a record; empty where iterations were timed one by one."""
+    return str(record.setup.protocol.get("scenario") or "")
+
+
+def streams_of(record: Record) -> int:
+    """Return how many sessions of the model ran at once."""
+    count = record.setup.protocol.get("concurrent_streams")
+    return count if isinstance(count, int) else 1
+
+
+def without_load(records: Iterable[Record]) -> list[Record]:
+    """Return the records of timed iterations: latency under a load is another thing and never ranked with theirs."""
+    return [record for record in records if not scenario_of(record)]
 
 
 def is_quick(record: Record) -> bool:

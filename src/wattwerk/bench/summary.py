@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from wattwerk.bench.load_words import load_sentences
 from wattwerk.bench.naming import told_apart
 from wattwerk.bench.report_labels import (
     EnergyBasis,
@@ -20,6 +21,7 @@ from wattwerk.bench.report_labels import (
     ranked,
     start_of,
     times,
+    without_load,
 )
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Provenance, Record, Status
@@ -144,7 +146,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
     """
     records = told_apart(records)
     names = Names(records)
-    models = tuple(_model(model, group, names, default) for model, group in by_model(records).items())
+    models = tuple(_model(model, group, names, default) for model, group in by_model(without_load(records)).items())
     exclusions = tuple(
         Exclusion(record.id, f"{record.subject.name}, {names.configuration(record)}", record.status, record.reason)
         for record in records
@@ -152,7 +154,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
     )
     counts = {status.value: count for status, count in Counter(record.status for record in records).items()}
     quick = any(is_quick(record) for record in records if record.figures)
-    sentences = [*_model_sentences(models), *_exclusion_sentences(records, names)]
+    sentences = [*_model_sentences(models), *load_sentences(records), *_exclusion_sentences(records, names)]
     if quick:
         sentences.append(QUICK_SENTENCE)
     return Summary(models, counts, exclusions, quick, tuple(sentences))

@@ -106,6 +106,14 @@ def answer(
         tell: Hears what is going on.
     """
     try:
+        if configuration.load is not None:
+            from wattwerk.bench import load_worker  # it needs this module
+
+            return load_worker.measure(configuration, procedure, tell)
+        if configuration.streams > 1:
+            from wattwerk.bench import streams
+
+            return streams.measure(configuration, procedure, tell)
         return _measure(configuration, procedure, gate, tell)
     except MemoryError as error:
         return Trouble(Status.OUT_OF_MEMORY, f"does not fit in memory ({error})" if str(error) else "out of memory")
