@@ -89,7 +89,7 @@ def records_table(records: Sequence[Record], *, with_id: bool) -> Table:
 
 def _cells(record: Record) -> list[str]:
     setup = record.setup
-    head = [record.subject.name, setup.runtime, setup.precision, str(setup.batch or "")]
+    head = [record.subject.name, _runtime_of(record), setup.precision, str(setup.batch or "")]
     if not record.figures:
         return [*head, _MARKS[record.status], "", ""]
     if record.kind == "transfer":
@@ -129,7 +129,13 @@ def _told_apart(records: Sequence[Record]) -> list[Record]:
 
 def _name(record: Record) -> str:
     setup = record.setup
-    return f"{record.subject.name}, {setup.runtime} {setup.precision}, batch {setup.batch}"
+    return f"{record.subject.name}, {_runtime_of(record)} {setup.precision}, batch {setup.batch}"
+
+
+def _runtime_of(record: Record) -> str:
+    """Return the runtime, with how photos were processed around it where they were."""
+    processing = record.setup.protocol.get("processing")
+    return f"{record.setup.runtime} {processing}" if processing else record.setup.runtime
 
 
 def record_page(record: Record) -> list[Table]:

@@ -185,6 +185,8 @@ def _setup(
     configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble, faults: list[str]
 ) -> Setup:
     protocol: dict[str, Plain] = msgspec.structs.asdict(procedure) | {"configuration": _key(configuration)}
+    if configuration.processing:
+        protocol |= {"processing": configuration.processing, "images": configuration.images}
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
         made = sum(len(block.durations_ns) for block in answer.blocks)

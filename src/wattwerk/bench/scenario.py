@@ -85,6 +85,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         options: Options of the runtime.
         weights: Where real weights come from; None for seeded ones.
         input_shape: The shape of one sample, for models that do not say.
+        processing: How photos are processed before and after the model; empty for the model alone.
+        images: The folder of the photos; None for those that scikit-image brings along.
     """
 
     model: str
@@ -96,11 +98,14 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     options: dict[str, Any] = {}
     weights: str | None = None
     input_shape: tuple[int, ...] | None = None
+    processing: str = ""
+    images: str | None = None
 
     def label(self) -> str:
         """Return the configuration in words that fit on a progress line."""
         threads = f", {self.threads} threads" if self.threads else ""
-        return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}"
+        processing = f", {self.processing} pipeline" if self.processing else ""
+        return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}{processing}"
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
