@@ -82,6 +82,53 @@ def test_every_way_gives_the_same_results_batch_after_batch(
         assert told["sequential"][0] != told["sequential"][1]
 
 
+@pytest.mark.parametrize("way", ["sequential", "vectorised", "on device"])
+def test_tensors_are_shared_with_those_who_take_them(way: str) -> None:
+    """A session that shares torch tensors, as on a GPU, gives arrays to the ways on the CPU, and the same results."""
+    torch = pytest.importorskip("torch")
+    from wattwerk.bench.processing_sequential import Sequential
+    from wattwerk.bench.processing_torch import OnDevice
+    from wattwerk.bench.processing_vectorised import Vectorised
+    from wattwerk.catalog.processing import Processing
+
+    model, shape = SmallModel(), (3, 24, 24)
+    session = RUNTIMES.load("torch").load(model, LoadSpec(precision=Precision.FP32, batch=4, device="cpu"))
+    in_host = session.shared_inputs, session.shared_outputs
+    for name, arrays in zip(("shared_inputs", "shared_outputs"), in_host, strict=True):
+        tensors = lambda arrays=arrays: {key: torch.from_numpy(each) for key, each in arrays().items()}  # noqa: E731
+        setattr(session, name, tensors)  # stands for a GPU, which CI does not have
+    facts = Processing(layout="logits", labels_count=10, resize="stretch", source="a test", top_count=2)
+    makers = {
+        "sequential": lambda: Sequential(facts, shape, 4, 1),
+        "vectorised": lambda: Vectorised(facts, shape, 4, 2),
+        "on device": lambda: OnDevice(facts, shape, 4, 2, "cpu"),
+    }
+    blank = np.zeros((4, *shape), np.float32)
+    call = session.bind({"image": blank})
+    model.origin = "real"  # type: ignore[attr-defined]
+    some = photos.load(None).photos
+    pipeline = Pipeline(session, call, blank, model, facts, makers[way](), some, 4, 0)  # type: ignore[arg-type]
+    results = [tops(pipeline.run()) for _ in range(2)]
+    pipeline.close()
+    session.close()
+    expected = np.stack([np.asarray(one) for one in _by_hand(facts, some, model)])
+    assert [labels for batch in results for labels, _ in batch] == expected.tolist()
+
+
+def _by_hand(facts: object, some: tuple[photos.Photo, ...], model: SmallModel) -> list[list[int]]:
+    """Return the two likeliest labels of eight photos, from the second batch on, one photo at a time."""
+    import torch
+
+    from wattwerk.bench.processing_sequential import Sequential
+
+    told = []
+    for index in range(4, 12):
+        out = np.empty((1, 3, 24, 24), np.float32)
+        Sequential(facts, (3, 24, 24), 1, 1).preprocess([some[index % len(some)]], out)  # type: ignore[arg-type]
+        told.append(model.torch_module()(torch.from_numpy(out))[0].argsort(descending=True)[:2].tolist())
+    return told
+
+
 def test_a_pipeline_is_measured_phase_by_phase(small: Path, tmp_path: Path) -> None:
     """A campaign gives each way a record with time, throughput, energy and share of each phase; damage is named."""
     warned: list[str] = []

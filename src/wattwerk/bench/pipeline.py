@@ -57,7 +57,7 @@ class Pipeline:
         self._photos, self._batch, self._index = photos, batch, 0
         self._input = model.inputs[0]
         self._call = call
-        shared = session.shared_inputs()
+        shared = self._usable(session.shared_inputs())
         self._target: Any = blank if shared is None else shared[self._input.name]
         self._in_place = shared is not None
         self._planted: list[Any] | None = None
@@ -90,6 +90,12 @@ class Pipeline:
         if not self._in_place:
             self._call = self._session.refill({self._input.name: self._target})
 
+    def _usable(self, shared: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return shared memory of the kind that the processor works on: a GPU's is no use to one on the CPU."""
+        if shared is None or self._processor.takes_tensors:
+            return shared
+        return shared if all(isinstance(each, np.ndarray) for each in shared.values()) else None
+
     def infer(self) -> None:
         """Run the model once."""
         self._call()
@@ -103,7 +109,7 @@ class Pipeline:
         return self._processor.postprocess(outputs if self._planted is None else self._planted, photos)
 
     def _outputs(self) -> list[Any]:
-        named = self._session.shared_outputs()
+        named = self._usable(self._session.shared_outputs())
         if named is None:
             named = dict(self._session.bound_outputs())
         return [named[name] for name in self._model.output_names()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +95,12 @@ class Processor(ABC):
         shape: The input of one sample: ``(3, height, width)``.
         batch: Photos in one iteration.
         threads: Threads that may work at once.
+
+    Attributes:
+        takes_tensors: Whether it works on torch tensors, where the runtime shares such; else on numpy arrays.
     """
+
+    takes_tensors: ClassVar[bool] = False
 
     def __init__(self, facts: Processing, shape: tuple[int, ...], batch: int, threads: int) -> None:
         self.facts, self.batch, self.threads = facts, batch, threads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ class OnDevice(Processor):
         threads: Threads that decode.
         device: As torch names it.
     """
+
+    takes_tensors: ClassVar[bool] = True
 
     def __init__(self, facts: Processing, shape: tuple[int, ...], batch: int, threads: int, device: str) -> None:
         import torch
