@@ -72,7 +72,7 @@ def test_all_ways_make_the_same_input_of_real_photos(name: str, some: list[Photo
         found.append(out * np.array(its.std, np.float32).reshape(3, 1, 1) * 255)
     for other in found[1:]:
         assert np.abs(other - found[0]).max() <= TOLERANCE_LEVELS
-        assert np.abs(other - found[0]).mean() < 0.25
+        assert np.abs(other - found[0]).mean() < 0.3
     assert np.ptp(found[0]) > 200
 
 
