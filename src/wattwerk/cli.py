@@ -98,6 +98,8 @@ Examples:
 
   wattwerk bench mobilenet-v2 --scenario server --latency-limit 0.05
 
+  wattwerk bench detr-r50 --pipeline --processing all --batch 1,8
+
   wattwerk bench --resume
 """
 )
@@ -118,6 +120,13 @@ def bench(
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Real weights: .onnx, .safetensors or a hub id.")] = None,
     input_shape: Annotated[str | None, typer.Option(help="One sample's shape, such as 3,224,224.")] = None,
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="Measure from photos to results: pre-processing, inference, the rest.")
+    ] = False,
+    processing: Annotated[
+        str | None, typer.Option(help="With --pipeline: sequential, vectorised (the default), overlapped; all.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="With --pipeline: a folder of photos.")] = None,
     full: Annotated[
         bool | None, typer.Option("--full/--quick", help="Energy windows of 10 s, or of 2 s (the default).")
     ] = None,
@@ -158,6 +167,9 @@ def bench(
         "weights": weights,
         "input_shape": _numbers(input_shape, "--input-shape") or None,
         "full": full,
+        "pipeline": pipeline or None,
+        "processings": _words(processing),
+        "images": str(images.expanduser().absolute()) if images else None,
         "procedure": {
             "iterations": iterations,
             "warmup": warmup,

@@ -94,7 +94,12 @@ def _cells(record: Record) -> list[str]:
     setup = record.setup
     load = str(setup.protocol.get("scenario") or "")
     streams = f"{count} streams" if (count := setup.protocol.get("concurrent_streams")) else ""
-    head = [f"{record.subject.name} {load}{streams}".strip(), setup.runtime, setup.precision, str(setup.batch or "")]
+    head = [
+        f"{record.subject.name} {load}{streams}".strip(),
+        _runtime_of(record),
+        setup.precision,
+        str(setup.batch or ""),
+    ]
     if not record.figures:
         return [*head, _MARKS[record.status], "", ""]
     if record.kind == "transfer":
@@ -143,7 +148,13 @@ def _name(record: Record) -> str:
     setup = record.setup
     streams = f", {count} streams" if (count := setup.protocol.get("concurrent_streams")) else ""
     load = f", {scenario}" if (scenario := setup.protocol.get("scenario")) else ""
-    return f"{record.subject.name}, {setup.runtime} {setup.precision}, batch {setup.batch}{load}{streams}"
+    return f"{record.subject.name}, {_runtime_of(record)} {setup.precision}, batch {setup.batch}{load}{streams}"
+
+
+def _runtime_of(record: Record) -> str:
+    """Return the runtime, with how photos were processed around it where they were."""
+    processing = record.setup.protocol.get("processing")
+    return f"{record.setup.runtime} {processing}" if processing else record.setup.runtime
 
 
 def record_page(record: Record) -> list[Table]:

@@ -175,7 +175,7 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
         folder = bench.folder / _run_name(attempts)
         idle_after = worker._idle(procedure.idle_s, tell)
         session = sessions[max(sessions)]
-        finite = worker._all_finite(session, model.sample_inputs(max(sessions), procedure.seed))
+        finite = worker._all_finite(session.outputs(model.sample_inputs(max(sessions), procedure.seed)))
         device = session.device_name(), session.device_address(), session.device_memory_peak_bytes()
         effective = worker._with_rewriting(session.effective, model.fixed_batch, configuration.batch)
     del session, sessions, calls, bench.calls

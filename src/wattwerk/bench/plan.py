@@ -10,6 +10,7 @@ import msgspec
 
 from wattwerk import config
 from wattwerk.bench import load
+from wattwerk.bench.pipeline_setup import processings_of, with_processings
 from wattwerk.bench.scenario import DEFAULT_RUNTIME, FULL, QUICK, Configuration, Procedure, product, set_of
 from wattwerk.bench.streams import SERIAL
 from wattwerk.catalog import models
@@ -39,6 +40,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         weights: Real weights: a file or a hub id.
         input_shape: The shape of one sample, for models that do not say.
         full: Windows of 10 s instead of 2 s.
+        pipeline: Whether photos are processed before and after the model.
+        processings: How; ``all`` stands for every way. Implies ``pipeline``, as ``images`` does.
+        images: A folder of photos.
         procedure: Deviations from the procedure.
         streams: Numbers of sessions that run at once.
         scenarios: Load scenarios of MLPerf; empty for timed iterations.
@@ -55,6 +59,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     weights: str | None = None
     input_shape: tuple[int, ...] | None = None
     full: bool = False
+    pipeline: bool = False
+    processings: tuple[str, ...] = ()
+    images: str | None = None
     procedure: dict[str, Any] = {}
     streams: tuple[int, ...] = (1,)
     scenarios: tuple[str, ...] = ()
@@ -108,8 +115,11 @@ def configurations_of(request: Request) -> list[Configuration]:
     """
     if not request.models:
         raise ConfigError("no model was named", f"name one or more of {', '.join(models.names())}, or a file.onnx")
-    for reference in request.models:
+    resolved = [
         models.resolve(reference, weights=request.weights, input_shape=request.input_shape)
+        for reference in request.models
+    ]
+    processings = processings_of(request.pipeline, request.processings, request.images, resolved)
     found: list[Configuration] = []
     for name in _runtime_names(request.runtimes):
         runtime = _runtime(name)
@@ -125,6 +135,9 @@ def configurations_of(request: Request) -> list[Configuration]:
                 request.weights,
                 request.input_shape,
             )
+    found = with_processings(found, processings, request.images)
+    if processings and (request.scenarios or max(request.streams, default=1) > 1):
+        raise ConfigError("--pipeline goes with neither --scenario nor --streams", "leave one of them out")
     found = _at_once(found, request)
     return set_of(_loaded(found, request) if request.scenarios or request.load else found)
 

@@ -99,6 +99,8 @@ def _key(configuration: Configuration) -> str:
         del values["load"]  # as in records from before there were loads
     if configuration.streams == 1:
         del values["streams"]
+    if not configuration.processing:
+        del values["processing"], values["images"]
     return msgspec.json.encode(values, order="sorted").decode()
 
 
@@ -200,6 +202,8 @@ def _setup(
     protocol |= load_protocol(configuration.load, answer)
     if configuration.streams > 1:
         protocol["concurrent_streams"] = configuration.streams
+    if configuration.processing:
+        protocol |= {"processing": configuration.processing, "images": configuration.images}
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
         made = sum(len(block.durations_ns) for block in answer.blocks)

@@ -88,6 +88,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         input_shape: The shape of one sample, for models that do not say.
         streams: Sessions of the model that run at once, each in a thread of its own.
         load: The load of a scenario; None for timed iterations. The batch is then the most samples that run together.
+        processing: How photos are processed before and after the model; empty for the model alone.
+        images: The folder of the photos; None for those that scikit-image brings along.
     """
 
     model: str
@@ -101,12 +103,15 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     input_shape: tuple[int, ...] | None = None
     streams: int = 1
     load: Load | None = None
+    processing: str = ""
+    images: str | None = None
 
     def label(self) -> str:
         """Return the configuration in words that fit on a progress line."""
         threads = f", {self.threads} threads" if self.threads else ""
         scenario = f", {self.load.scenario}" if self.load else ""
         scenario += f", {self.streams} streams" if self.streams > 1 else ""
+        scenario += f", {self.processing} pipeline" if self.processing else ""
         return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}{scenario}"
 
 

@@ -71,7 +71,7 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
             start, streams = run_together(calls, procedure.windows * procedure.window_s + 0.5, procedure.windows)
         idle_after = worker._idle(procedure.idle_s, tell)
         session = sessions[0]
-        finite = all(worker._all_finite(each, inputs) for each in sessions)
+        finite = all(worker._all_finite(each.outputs(inputs)) for each in sessions)
         peak, name, address = session.device_memory_peak_bytes(), session.device_name(), session.device_address()
         effective = worker._with_rewriting(session.effective, model.fixed_batch, configuration.batch)
     del session, sessions, calls

@@ -10,6 +10,7 @@ import msgspec
 
 from wattwerk.bench.load_words import load_sentences
 from wattwerk.bench.naming import told_apart
+from wattwerk.bench.pipeline_summary import pipeline_sentences
 from wattwerk.bench.report_labels import (
     EnergyBasis,
     Names,
@@ -202,6 +203,7 @@ def _model(model: str, records: Sequence[Record], names: Names, default: Record 
         sentences.append("Energy is unavailable for every configuration.")
     elif basis and (without := sum(energy_on(record, basis) is None for record in usable)):
         sentences.append(f"{without} of {len(usable)} are not in the energy ranking: no energy {basis.words}.")
+    sentences += pipeline_sentences(usable, names, basis)
     return ModelSummary(
         model=model,
         default_id=start.id if start else None,
