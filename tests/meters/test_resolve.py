@@ -49,6 +49,8 @@ def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     yield asked
     end.set()
+    for look_up in list(looking._pending.values()):  # the next test asks anew
+        look_up.join(5)
 
 
 def test_names_and_addresses() -> None:

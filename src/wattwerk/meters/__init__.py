@@ -13,6 +13,7 @@ METERS: Registry[type[Meter]] = Registry(
         "jetson": "wattwerk.meters.jetson:JetsonMeter",
         "tegrastats": "wattwerk.meters.tegrastats:TegrastatsMeter",
         "amdgpu": "wattwerk.meters.amdgpu:AmdGpuMeter",
+        "apple": "wattwerk.meters.apple:AppleMeter",
         "hwmon": "wattwerk.meters.hwmon:HwmonMeter",
         "battery": "wattwerk.meters.battery:BatteryMeter",
         "hailo": "wattwerk.meters.hailo:HailoMeter",

@@ -20,7 +20,7 @@ _MODEL: Final = "cpu-model"
 _LOAD: Final = "host-load"
 
 #: Sensors in the machine that need no configuration, no password and no command, answer at once, and share nothing.
-_PLAIN: Final = ("nvml", "rapl", "amdgpu", "jetson")
+_PLAIN: Final = ("nvml", "rapl", "amdgpu", "jetson", "apple")
 
 #: Chip of hwmon -> the meter that reads the same sensor, and better.
 _SAME_SENSOR: Final = {"amdgpu": "amdgpu", "zenpower": "rapl", "amd_energy": "rapl"}

@@ -22,7 +22,9 @@ from wattwerk.units import format_value
 
 _MOST_ADDRESSES: Final = 256
 _AT_ONCE: Final = 256
-_LOCAL: Final = ("nvml", "rapl", "amdgpu", "jetson", "tegrastats", "hwmon", "battery", "hailo", "ipmi", "cpu-model")
+_LOCAL: Final = (
+    "nvml", "rapl", "amdgpu", "jetson", "apple", "tegrastats", "hwmon", "battery", "hailo", "ipmi", "cpu-model",
+)  # fmt: skip
 
 
 class Proposal(msgspec.Struct, frozen=True):
