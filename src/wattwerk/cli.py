@@ -96,6 +96,10 @@ Examples:
 
   wattwerk bench my.onnx --runtime openvino --threads 1,2,4 --full
 
+  wattwerk bench mobilenet-v2 --scenario server --latency-limit 0.05
+
+  wattwerk bench detr-r50 --pipeline --processing all --batch 1,8
+
   wattwerk bench --resume
 """
 )
@@ -116,6 +120,13 @@ def bench(
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Real weights: .onnx, .safetensors or a hub id.")] = None,
     input_shape: Annotated[str | None, typer.Option(help="One sample's shape, such as 3,224,224.")] = None,
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="Measure from photos to results: pre-processing, inference, the rest.")
+    ] = False,
+    processing: Annotated[
+        str | None, typer.Option(help="With --pipeline: sequential, vectorised (the default), overlapped; all.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="With --pipeline: a folder of photos.")] = None,
     full: Annotated[
         bool | None, typer.Option("--full/--quick", help="Energy windows of 10 s, or of 2 s (the default).")
     ] = None,
@@ -125,6 +136,12 @@ def bench(
     window_s: Annotated[float | None, typer.Option(help="Length of an energy window in seconds.")] = None,
     idle_s: Annotated[float | None, typer.Option(help="Length of an idle measurement in seconds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, inputs and order (0).")] = None,
+    streams: Annotated[str | None, typer.Option(help="Sessions that run at once, such as 1,2,4.")] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="Load by LoadGen: single-stream, multi-stream, server, offline; all.")
+    ] = None,
+    latency_limit: Annotated[float | None, typer.Option(help="How many seconds a query may take.")] = None,
+    percentile: Annotated[float | None, typer.Option(help="Percent of the queries that keep the limit.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with all of this.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the last sweep that was cut off.")] = False,
     report: Annotated[Path | None, typer.Option(help="Where the report goes (in WATTWERK_HOME).")] = None,
@@ -150,6 +167,9 @@ def bench(
         "weights": weights,
         "input_shape": _numbers(input_shape, "--input-shape") or None,
         "full": full,
+        "pipeline": pipeline or None,
+        "processings": _words(processing),
+        "images": str(images.expanduser().absolute()) if images else None,
         "procedure": {
             "iterations": iterations,
             "warmup": warmup,
@@ -158,6 +178,9 @@ def bench(
             "idle_s": idle_s,
             "seed": seed,
         },
+        "streams": _numbers(streams, "--streams"),
+        "scenarios": _words(scenario),
+        "load": {"latency_limit_s": latency_limit, "percentile": percentile},
     }
     with terminal.SweepProgress(shown=not json) as progress:
         outcome = campaign.bench(asked, config, resume=resume, report=report, listener=progress)

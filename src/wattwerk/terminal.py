@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -92,7 +92,14 @@ def records_table(records: Sequence[Record], *, with_id: bool) -> Table:
 
 def _cells(record: Record) -> list[str]:
     setup = record.setup
-    head = [record.subject.name, setup.runtime, setup.precision, str(setup.batch or "")]
+    load = str(setup.protocol.get("scenario") or "")
+    streams = f"{count} streams" if (count := setup.protocol.get("concurrent_streams")) else ""
+    head = [
+        f"{record.subject.name} {load}{streams}".strip(),
+        _runtime_of(record),
+        setup.precision,
+        str(setup.batch or ""),
+    ]
     if not record.figures:
         return [*head, _MARKS[record.status], "", ""]
     if record.kind == "transfer":
@@ -100,8 +107,13 @@ def _cells(record: Record) -> list[str]:
     if record.kind in ("command", "region"):
         return [*head, "", "", f"{value_text(record, 'system_energy_j')} in {value_text(record, 'duration_s')}"]
     mark = "!" if record.status is Status.INVALID else ""
-    rate = value_text(record, "throughput_per_s").removesuffix(" 1/s")
-    return [*head, mark + value_text(record, "latency_p50_s"), rate, energy_text(record)]
+    rate = value_text(record, "samples_per_s" if load else "throughput_per_s").removesuffix(" 1/s")
+    return [*head, mark + _median_text(record), rate, energy_text(record)]
+
+
+def _median_text(record: Record) -> str:
+    """Write the median latency: of an iteration, or of a query under a load."""
+    return value_text(record, "query_p50_s" if record.setup.protocol.get("scenario") else "latency_p50_s")
 
 
 def _transfer_text(record: Record) -> str:
@@ -134,7 +146,15 @@ def _told_apart(records: Sequence[Record]) -> list[Record]:
 
 def _name(record: Record) -> str:
     setup = record.setup
-    return f"{record.subject.name}, {setup.runtime} {setup.precision}, batch {setup.batch}"
+    streams = f", {count} streams" if (count := setup.protocol.get("concurrent_streams")) else ""
+    load = f", {scenario}" if (scenario := setup.protocol.get("scenario")) else ""
+    return f"{record.subject.name}, {_runtime_of(record)} {setup.precision}, batch {setup.batch}{load}{streams}"
+
+
+def _runtime_of(record: Record) -> str:
+    """Return the runtime, with how photos were processed around it where they were."""
+    processing = record.setup.protocol.get("processing")
+    return f"{record.setup.runtime} {processing}" if processing else record.setup.runtime
 
 
 def record_page(record: Record) -> list[Table]:
@@ -172,6 +192,8 @@ def _facts(record: Record) -> dict[str, str]:
         "Effective": effective,
         "Meters": "; ".join(setup.faults),
         "Limits": ", ".join(f"{name} {format_value(name, value)}" for name, value in record.platform.limits.items()),
+        "Load": _load_text(setup.protocol),
+        "Logs": str(setup.protocol.get("logs") or ""),
         "Protocol": _protocol(record),
     }
     return {key: value for key, value in facts.items() if value}
@@ -189,6 +211,24 @@ def _protocol(record: Record) -> str:
     if record.kind in _SUBJECTS:
         return ", ".join(f"{key} {value}" for key, value in protocol.items() if value is not None)
     return "quick: short energy windows" if protocol.get("quick") else "full"
+
+
+def _load_text(protocol: Mapping[str, Any]) -> str:
+    """Write scenario, limit, length and verdict of a load; empty where there is none."""
+    if not protocol.get("scenario"):
+        return ""
+    percent, limit = protocol.get("latency_percentile"), protocol.get("latency_limit_s")
+    limited = f"limit {format_value('limit_s', limit)} at {percent:g} % ({protocol['latency_limit_source']})"
+    version = f"LoadGen {protocol.get('loadgen')} says {protocol.get('verdict')}"
+    return "; ".join(
+        (
+            str(protocol["scenario"]),
+            *([limited] if limit else []),
+            f"{protocol.get('load_mode')} ({protocol.get('min_duration_s'):g} s, {protocol.get('min_query_count')} "
+            f"{'samples' if protocol['scenario'] == 'offline' else 'queries'})",
+            *([version] if protocol.get("verdict") else []),
+        )
+    )
 
 
 def probes_table(title: str, probes: dict[str, Probe]) -> Table:
@@ -285,9 +325,9 @@ class SweepProgress:
         self._progress.advance(self._task)
         self._done.append(record)
         if self._shown:
-            told = _MARKS[record.status] or f"{value_text(record, 'latency_p50_s')}, {energy_text(record)}"
+            told = _MARKS[record.status] or f"{_median_text(record)}, {energy_text(record)}"
             if record.figures and record.status is Status.INVALID:
-                told = f"{value_text(record, 'latency_p50_s')}, invalid"
+                told = f"{_median_text(record)}, invalid"
             self._progress.console.print(
                 f"{_name(_told_apart(self._done)[-1])}: {told}", soft_wrap=True, highlight=False, markup=False
             )

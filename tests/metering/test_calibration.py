@@ -88,19 +88,10 @@ def share_covered(seeds: range) -> tuple[float, float, float]:
     return float(np.mean(delays)), float(np.mean(gains)), float(np.mean(trusted))
 
 
-def test_the_interval_holds_the_truth() -> None:
-    """Of a dozen random meters, nearly all are calibrated, and delay and gain lie within their intervals."""
-    delays, gains, trusted = share_covered(range(1000, 1012))
-    assert delays >= 0.95
-    assert gains >= 0.9
-    assert trusted >= 0.9
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_interval_holds_the_truth_in_95_of_100_cases() -> None:
-    """Of 100 random meters the delay lies within its interval in at least 95 %, and so does the gain."""
-    delays, gains, trusted = share_covered(range(100))
+def test_the_interval_holds_the_truth() -> None:
+    """Of 40 random meters nearly all are calibrated, and delay and gain lie in their intervals in at least 95 %."""
+    delays, gains, trusted = share_covered(range(40))
     assert delays >= 0.95
     assert gains >= 0.95
     assert trusted >= 0.95

@@ -11,6 +11,7 @@ import msgspec
 from wattwerk import export
 from wattwerk.bench import figures, plan
 from wattwerk.bench.lease import Lease, take
+from wattwerk.bench.pipeline_setup import refused_photos
 from wattwerk.bench.run import Listener, Silence, remaining, run_sweep
 from wattwerk.bench.scenario import Sweep, new_sweep
 from wattwerk.bench.summary import Summary, summarise
@@ -80,7 +81,7 @@ def bench(
         raise ConfigError(f"cannot write the report {report}", "name a file in a folder that exists")
     heard = listener or Silence()
     with Store() as store:
-        sweep, held = _unfinished(store, given, config, heard) if resume else _new(store, given, config)
+        sweep, held = _unfinished(store, given, config, heard) if resume else _new(store, given, config, heard)
         interrupted = False
         with held:
             try:
@@ -93,15 +94,22 @@ def bench(
 
 
 def _given(asked: dict[str, Any]) -> dict[str, Any]:
-    procedure = {key: value for key, value in asked.get("procedure", {}).items() if value is not None}
-    given = {key: value for key, value in asked.items() if value not in (None, (), {}, "") and key != "procedure"}
-    return given | ({"procedure": procedure} if procedure else {})
+    tables = {
+        table: known
+        for table in ("procedure", "load")
+        if (known := {key: value for key, value in asked.get(table, {}).items() if value is not None})
+    }
+    given = {key: value for key, value in asked.items() if value not in (None, (), {}, "")}
+    return {key: value for key, value in given.items() if key not in ("procedure", "load")} | tables
 
 
-def _new(store: Store, given: dict[str, Any], config: Path | None) -> tuple[Sweep, Lease]:
+def _new(store: Store, given: dict[str, Any], config: Path | None, heard: Listener) -> tuple[Sweep, Lease]:
     inventory.check_sections()
     request = plan.read_request(config, given) if config else plan.to_request(given)
-    sweep = new_sweep(plan.configurations_of(request), plan.procedure_of(request))
+    configurations = plan.configurations_of(request)
+    for line in refused_photos(configurations):
+        heard.warned(line)
+    sweep = new_sweep(configurations, plan.procedure_of(request))
     held = take(store.path, sweep.id)  # before others can see the plan
     assert held is not None  # nobody else knows the id yet
     store.add_plan(sweep.id, sweep.to_json())

@@ -16,6 +16,8 @@ from wattwerk.bench.report_labels import (
     energy_on,
     estimate,
     option_words,
+    scenario_of,
+    streams_of,
     times,
 )
 from wattwerk.errors import ConfigError
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_KEY: Final = ("model", "runtime", "precision", "batch", "device", "threads", "options")
+_KEY: Final = ("model", "runtime", "precision", "batch", "device", "threads", "options", "scenario", "streams")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -199,6 +201,8 @@ def _fields(record: Record) -> dict[str, object]:
         setup.device,
         setup.threads,
         option_words(setup.options),
+        scenario_of(record),
+        streams_of(record),
     )
     return dict(zip(_KEY, values, strict=True))
 
@@ -233,8 +237,8 @@ def _row(a: Record, b: Record, names: Names, tolerance_ratio: float) -> Row:
     label = _label(a, names) if _fields(a) == _fields(b) else f"{_label(a, names)} → {_label(b, names)}"
     speed_up = throughput = energy = basis = None
     if {a.status, b.status} <= {Status.OK, Status.INVALID}:
-        speed_up = _ratio(a, b, "latency_p50_s")
-        throughput = _ratio(b, a, "throughput_per_s")
+        speed_up = _ratio(a, b, "latency_p50_s") or _ratio(a, b, "query_p50_s")
+        throughput = _ratio(b, a, "throughput_per_s") or _ratio(b, a, "samples_per_s")
         basis = _shared_basis(a, b)
         energy = _ratio(a, b, basis.gross) if basis else None
     notes = [f"{side} {record.status.value}: {record.reason}" for side, record in (("A", a), ("B", b)) if record.reason]

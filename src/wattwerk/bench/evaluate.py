@@ -10,6 +10,7 @@ import numpy as np
 
 from wattwerk.bench.cards import Card, card_of
 from wattwerk.bench.energy import Floats, Idle, energy_figures, iterations_at, steady
+from wattwerk.bench.pipeline_figures import alone, phase_figures, share_figures
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.bench.worker import Block, Measurement
 from wattwerk.catalog import devices
@@ -48,18 +49,34 @@ def evaluate(
     """Return how a measurement ended, why if not well, and its figures."""
     card = card_of(configuration.device, measurement.device_address, context.accelerators)
     throughput, drift = _throughput(measurement, configuration.batch, procedure)
+    phases = {name: alone(measurement, run) for name, run in measurement.phases.items()}
+    inference = _throughput(phases["inference"], configuration.batch, procedure)[0] if phases else throughput
     figures = (
         _latency_figures(measurement)
         | {"throughput_per_s": throughput, "load_s": measured(measurement.load_ns / 1e9)}
         | energy_figures(measurement, trace, configuration, procedure, context.idle, card)
         | _load_figures(measurement, trace, context)
         | _memory_figures(measurement)
-        | _rate_figures(measurement, throughput, _device_name(measurement, context, card))
+        | _rate_figures(measurement, inference, _device_name(measurement, context, card))
         | _accelerator_state(measurement, trace, card.prefix)
         | _sampler_figures(measurement)
     )
-    problems = _problems(measurement, figures, drift)
+    for name, phase in phases.items():
+        rate = _throughput(phase, configuration.batch, procedure)[0]
+        energies = energy_figures(phase, trace, configuration, procedure, context.idle, card)
+        figures |= phase_figures(name, _durations_s(phase.blocks), rate, energies)
+    figures |= share_figures(figures, configuration.processing) if phases else {}
+    problems = problems_of(measurement, figures, drift)
     return Status.INVALID if problems else Status.OK, "; ".join(problems), figures
+
+
+def conditions(measurement: Measurement, trace: Trace, context: Context, card: Card) -> dict[str, Figure]:
+    """Return what holds however a model is run: load of the processor, memory, state of the accelerator."""
+    return (
+        _load_figures(measurement, trace, context)
+        | _memory_figures(measurement)
+        | _accelerator_state(measurement, trace, card.prefix)
+    )
 
 
 def _durations_s(blocks: Iterable[Block]) -> Floats:
@@ -174,7 +191,8 @@ def _accelerator_state(measurement: Measurement, trace: Trace, own: str | None) 
     return {f"gpu_{name}": state(name) for name in _STATES if f"{own}_{name}" in names}
 
 
-def _problems(measurement: Measurement, figures: dict[str, Figure], drift: float) -> list[str]:
+def problems_of(measurement: Measurement, figures: dict[str, Figure], drift: float) -> list[str]:
+    """Return what makes a measurement invalid, in words."""
     problems = []
     throttle = figures.get("gpu_throttle_count")
     if throttle is not None and throttle.value:

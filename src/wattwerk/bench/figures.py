@@ -23,6 +23,7 @@ from wattwerk.bench.report_labels import (
     ranked,
     start_of,
     times,
+    without_load,
 )
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Figure, Record, Status
@@ -68,7 +69,7 @@ def sections(records: Sequence[Record], *, default: Record | None = None) -> tup
         records: Records of kind ``bench``.
         default: The configuration that gains are counted from, as in ``summary.summarise``.
     """
-    shown = [record for record in records if record.status in (Status.OK, Status.INVALID)]
+    shown = [record for record in without_load(records) if record.status in (Status.OK, Status.INVALID)]
     names = Names(shown)
     groups = by_model(shown)
     return (

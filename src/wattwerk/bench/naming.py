@@ -11,10 +11,13 @@ import msgspec
 from wattwerk.records import Record
 
 _SUFFIX: Final = ".onnx"
+_PIPELINE: Final = " (pipeline)"
 
 
 def told_apart(records: Sequence[Record], like: Sequence[Record] = ()) -> list[Record]:
     """Return the records with distinct names for distinct models: ``a/model`` and ``b/model`` for two ``model.onnx``.
+
+    A pipeline is called one, since its time and energy are not those of the model alone: ``detr-r50 (pipeline)``.
 
     Files with the same content are one model wherever they lie, and a name that only one model has stays as it is.
 
@@ -22,6 +25,7 @@ def told_apart(records: Sequence[Record], like: Sequence[Record] = ()) -> list[R
         records: In any order; what is returned has the same.
         like: Other records, with whose names these have to agree: the same content is called the same.
     """
+    records, like = [_with_pipeline(record) for record in records], [_with_pipeline(record) for record in like]
     known = {
         (old.subject.name, old.subject.digest): new.subject.name
         for old, new in (zip(like, told_apart(like), strict=True) if like else ())
@@ -36,6 +40,14 @@ def told_apart(records: Sequence[Record], like: Sequence[Record] = ()) -> list[R
         _called(record, known.get((record.subject.name, identity)) or names[record.subject.name][identity])
         for record, identity in zip(records, identities, strict=True)
     ]
+
+
+def _with_pipeline(record: Record) -> Record:
+    """Return the record with a name that says whether photos were processed before and after the model."""
+    name = record.subject.name
+    if not record.setup.protocol.get("processing") or name.endswith(_PIPELINE):
+        return record
+    return _called(record, name + _PIPELINE)
 
 
 def _path_of(record: Record) -> str:

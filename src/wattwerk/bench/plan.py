@@ -9,7 +9,10 @@ from typing import Any
 import msgspec
 
 from wattwerk import config
+from wattwerk.bench import load
+from wattwerk.bench.pipeline_setup import processings_of, with_processings
 from wattwerk.bench.scenario import DEFAULT_RUNTIME, FULL, QUICK, Configuration, Procedure, product, set_of
+from wattwerk.bench.streams import SERIAL
 from wattwerk.catalog import models
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.registry import suggestion
@@ -17,7 +20,10 @@ from wattwerk.runtimes import RUNTIMES, Runtime
 from wattwerk.runtimes.base import Precision
 
 ALL = "all"
+_MOST_STREAMS = 64
 AUTO = "auto"
+
+_LOAD_TIMEOUT_S = 6 * 3600.0  # the runs of a search are long; those of a full one ten minutes each
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,7 +40,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         weights: Real weights: a file or a hub id.
         input_shape: The shape of one sample, for models that do not say.
         full: Windows of 10 s instead of 2 s.
+        pipeline: Whether photos are processed before and after the model.
+        processings: How; ``all`` stands for every way. Implies ``pipeline``, as ``images`` does.
+        images: A folder of photos.
         procedure: Deviations from the procedure.
+        streams: Numbers of sessions that run at once.
+        scenarios: Load scenarios of MLPerf; empty for timed iterations.
+        load: Deviations from the scenarios, as ``load.Wishes`` has them.
     """
 
     models: tuple[str, ...] = ()
@@ -47,7 +59,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     weights: str | None = None
     input_shape: tuple[int, ...] | None = None
     full: bool = False
+    pipeline: bool = False
+    processings: tuple[str, ...] = ()
+    images: str | None = None
     procedure: dict[str, Any] = {}
+    streams: tuple[int, ...] = (1,)
+    scenarios: tuple[str, ...] = ()
+    load: dict[str, Any] = {}
 
 
 def read_request(path: Path, overrides: dict[str, Any]) -> Request:
@@ -59,7 +77,7 @@ def read_request(path: Path, overrides: dict[str, Any]) -> Request:
     values = config.read_toml(path)
     tables = {
         key: values[key] | overrides[key]
-        for key in ("options", "procedure")
+        for key in ("options", "procedure", "load")
         if isinstance(values.get(key), dict) and key in overrides
     }
     return config.to_struct(Request, values | overrides | tables, str(path))
@@ -82,6 +100,8 @@ def procedure_of(request: Request) -> Procedure:
     """
     values = msgspec.structs.asdict(FULL if request.full else QUICK)
     known = {key: value for key, value in request.procedure.items() if value is not None}
+    if request.scenarios:
+        values["timeout_s"] = _LOAD_TIMEOUT_S
     chosen = config.to_struct(Procedure, values | known, "procedure")
     return msgspec.structs.replace(chosen, quick=chosen.window_s < FULL.window_s or chosen.windows < FULL.windows)
 
@@ -95,8 +115,11 @@ def configurations_of(request: Request) -> list[Configuration]:
     """
     if not request.models:
         raise ConfigError("no model was named", f"name one or more of {', '.join(models.names())}, or a file.onnx")
-    for reference in request.models:
+    resolved = [
         models.resolve(reference, weights=request.weights, input_shape=request.input_shape)
+        for reference in request.models
+    ]
+    processings = processings_of(request.pipeline, request.processings, request.images, resolved)
     found: list[Configuration] = []
     for name in _runtime_names(request.runtimes):
         runtime = _runtime(name)
@@ -112,7 +135,53 @@ def configurations_of(request: Request) -> list[Configuration]:
                 request.weights,
                 request.input_shape,
             )
-    return set_of(found)
+    found = with_processings(found, processings, request.images)
+    if processings and (request.scenarios or max(request.streams, default=1) > 1):
+        raise ConfigError("--pipeline goes with neither --scenario nor --streams", "leave one of them out")
+    found = _at_once(found, request)
+    return set_of(_loaded(found, request) if request.scenarios or request.load else found)
+
+
+def _at_once(found: Sequence[Configuration], request: Request) -> list[Configuration]:
+    """Return every configuration for every number of streams that was asked for."""
+    for count in request.streams:
+        if not 1 <= count <= _MOST_STREAMS:
+            raise ConfigError(f"{count} streams are not possible", f"use 1 to {_MOST_STREAMS}")
+        if count > 1 and request.scenarios:
+            raise ConfigError("--streams and --scenario are different measurements", "leave one of them out")
+    for name in _runtime_names(request.runtimes) if max(request.streams, default=1) > 1 else ():
+        if RUNTIMES.load(name).family in SERIAL:
+            raise ConfigError(
+                f"{name} does not run several streams side by side in one process", "use onnxruntime or openvino"
+            )
+    return [msgspec.structs.replace(each, streams=count) for each in found for count in request.streams]
+
+
+def _loaded(found: Sequence[Configuration], request: Request) -> list[Configuration]:
+    """Return every configuration under every scenario that was asked for."""
+    if not request.scenarios:
+        raise ConfigError("a latency limit or percentile needs a load scenario", "add --scenario server")
+    scenarios = load.check_names(request.scenarios)
+    wishes = config.to_struct(load.Wishes, request.load, "load")
+    if wishes.latency_limit_s is not None and scenarios == ["offline"]:
+        raise ConfigError("the scenario offline has no latency limit", "leave --latency-limit out")
+    procedure = procedure_of(request)
+    quick_s = procedure.windows * procedure.window_s
+    return [
+        msgspec.structs.replace(
+            each,
+            load=load.load_of(
+                scenario,
+                models.resolve(each.model, weights=each.weights, input_shape=each.input_shape).task,
+                each.batch,
+                wishes,
+                full=request.full,
+                quick_s=quick_s,
+            ),
+        )
+        for each in found
+        for scenario in scenarios
+    ]
 
 
 def _runtime_names(asked: Sequence[str]) -> list[str]:

@@ -16,6 +16,10 @@ PRECISIONS: Final = ("fp32", "tf32", "bf16", "fp16", "int8")
 _RUNTIMES: Final = ("torch", "onnxruntime", "openvino")
 
 
+#: likewise, the plainest first
+_PROCESSINGS: Final = ("", "sequential", "vectorised", "overlapped")
+
+
 class EnergyBasis(msgspec.Struct, frozen=True):
     """One kind of energy or power that records can be compared by: one scope, one class of provenance.
 
@@ -124,20 +128,21 @@ def default_of(records: Sequence[Record]) -> Record | None:
     """Return what a person gets who chooses nothing: the plainest runtime, fp32, the smallest batch.
 
     The order of a sweep is random, so the runtime is chosen by name (torch, then onnxruntime, then openvino, then the
-    first that occurs), and the one with the fewest options.
+    first that occurs), and the one with the fewest options and the plainest processing.
 
     Args:
         records: Records of one model.
     """
     order = [*_RUNTIMES, *(record.setup.runtime for record in records)]
 
-    def rank(record: Record) -> tuple[int, int, int, int]:
+    def rank(record: Record) -> tuple[int, int, int, int, int]:
         setup = record.setup
         return (
             precision_order(setup.precision),
             setup.batch or 0,
             order.index(setup.runtime),
-            len(setup.options) + (setup.threads is not None),
+            len(setup.options) + (setup.threads is not None) + streams_of(record),
+            _PROCESSINGS.index(processing_of(record)) if processing_of(record) in _PROCESSINGS else len(_PROCESSINGS),
         )
 
     return min(ranked(records), key=rank, default=None)
@@ -166,6 +171,11 @@ def option_words(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={options[key]}" for key in sorted(options))
 
 
+def processing_of(record: Record) -> str:
+    """Return how photos were processed before and after the model; empty for the model alone."""
+    return str(record.setup.protocol.get("processing") or "")
+
+
 class Names:
     """Call configurations by the least that tells them apart within a set of records.
 
@@ -181,7 +191,10 @@ class Names:
             (lambda r: device_of(r).lower(), device_of),  # OpenVINO writes CPU, the others cpu
             (lambda r: str(r.setup.threads), lambda r: f"{r.setup.threads} threads" if r.setup.threads else "auto"),
             (lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
+            (processing_of, lambda r: processing_of(r) or "model alone"),
             (lambda r: r.platform.label, lambda r: r.platform.label),
+            (scenario_of, lambda r: scenario_of(r) or "no load"),
+            (lambda r: str(streams_of(r)), lambda r: f"{streams_of(r)} stream{'s' if streams_of(r) > 1 else ''}"),
         )
         self._parts = tuple(words for key, words in parts if len({key(record) for record in records}) > 1)
 
@@ -194,6 +207,22 @@ class Names:
         extra = ", ".join(filter(None, (words(record) for words in self._parts)))
         setup = record.setup
         return f"{setup.runtime} {setup.precision} batch {setup.batch}{f' ({extra})' if extra else ''}"
+
+
+def scenario_of(record: Record) -> str:
+    """Return the load scenario of a record; empty where iterations were timed one by one."""
+    return str(record.setup.protocol.get("scenario") or "")
+
+
+def streams_of(record: Record) -> int:
+    """Return how many sessions of the model ran at once."""
+    count = record.setup.protocol.get("concurrent_streams")
+    return count if isinstance(count, int) else 1
+
+
+def without_load(records: Iterable[Record]) -> list[Record]:
+    """Return the records of timed iterations: latency under a load is another thing and never ranked with theirs."""
+    return [record for record in records if not scenario_of(record)]
 
 
 def is_quick(record: Record) -> bool:

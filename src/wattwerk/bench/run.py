@@ -13,8 +13,11 @@ import msgspec
 from wattwerk import machine
 from wattwerk.bench.energy import Idle
 from wattwerk.bench.evaluate import Context, evaluate
+from wattwerk.bench.load_figures import evaluate_load, load_protocol
+from wattwerk.bench.load_worker import LoadMeasurement
 from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
+from wattwerk.bench.streams import StreamsMeasurement, stream_figures
 from wattwerk.bench.worker import Measurement, Trouble
 from wattwerk.catalog import models
 from wattwerk.errors import MeasurementError, StoreError
@@ -91,7 +94,14 @@ def remaining(sweep: Sweep, records: Sequence[Record]) -> list[Configuration]:
 
 
 def _key(configuration: Configuration) -> str:
-    return msgspec.json.encode(configuration, order="sorted").decode()
+    values = msgspec.to_builtins(configuration)
+    if configuration.load is None:
+        del values["load"]  # as in records from before there were loads
+    if configuration.streams == 1:
+        del values["streams"]
+    if not configuration.processing:
+        del values["processing"], values["images"]
+    return msgspec.json.encode(values, order="sorted").decode()
 
 
 def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: Listener) -> None:
@@ -175,6 +185,11 @@ def _evaluated(
 ) -> tuple[Status, str, dict[str, Figure]]:
     """Evaluate; samples that do not suffice are this configuration's result, and never the end of the sweep."""
     try:
+        if isinstance(answer, LoadMeasurement):
+            return evaluate_load(answer, trace, configuration, procedure, context)
+        if isinstance(answer, StreamsMeasurement):
+            status, reason, figures = evaluate(answer, trace, configuration, procedure, context)
+            return status, reason, figures | stream_figures(answer, figures, configuration.batch)
         return evaluate(answer, trace, configuration, procedure, context)
     except (MeasurementError, ArithmeticError, ValueError, LookupError, TypeError) as error:
         return Status.FAILED, f"it ran, but its samples could not be evaluated ({error})", {}
@@ -184,6 +199,11 @@ def _setup(
     configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble, faults: list[str]
 ) -> Setup:
     protocol: dict[str, Plain] = msgspec.structs.asdict(procedure) | {"configuration": _key(configuration)}
+    protocol |= load_protocol(configuration.load, answer)
+    if configuration.streams > 1:
+        protocol["concurrent_streams"] = configuration.streams
+    if configuration.processing:
+        protocol |= {"processing": configuration.processing, "images": configuration.images}
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
         made = sum(len(block.durations_ns) for block in answer.blocks)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from wattwerk.bench.load import Load
 from wattwerk.errors import ConfigError, StoreError
 from wattwerk.records import new_id
 
@@ -85,6 +86,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         options: Options of the runtime.
         weights: Where real weights come from; None for seeded ones.
         input_shape: The shape of one sample, for models that do not say.
+        streams: Sessions of the model that run at once, each in a thread of its own.
+        load: The load of a scenario; None for timed iterations. The batch is then the most samples that run together.
+        processing: How photos are processed before and after the model; empty for the model alone.
+        images: The folder of the photos; None for those that scikit-image brings along.
     """
 
     model: str
@@ -96,11 +101,18 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     options: dict[str, Any] = {}
     weights: str | None = None
     input_shape: tuple[int, ...] | None = None
+    streams: int = 1
+    load: Load | None = None
+    processing: str = ""
+    images: str | None = None
 
     def label(self) -> str:
         """Return the configuration in words that fit on a progress line."""
         threads = f", {self.threads} threads" if self.threads else ""
-        return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}"
+        scenario = f", {self.load.scenario}" if self.load else ""
+        scenario += f", {self.streams} streams" if self.streams > 1 else ""
+        scenario += f", {self.processing} pipeline" if self.processing else ""
+        return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}{scenario}"
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from wattwerk.bench.load_words import load_sentences
 from wattwerk.bench.naming import told_apart
+from wattwerk.bench.pipeline_summary import pipeline_sentences
 from wattwerk.bench.report_labels import (
     EnergyBasis,
     Names,
@@ -20,6 +22,7 @@ from wattwerk.bench.report_labels import (
     ranked,
     start_of,
     times,
+    without_load,
 )
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Provenance, Record, Status
@@ -144,7 +147,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
     """
     records = told_apart(records)
     names = Names(records)
-    models = tuple(_model(model, group, names, default) for model, group in by_model(records).items())
+    models = tuple(_model(model, group, names, default) for model, group in by_model(without_load(records)).items())
     exclusions = tuple(
         Exclusion(record.id, f"{record.subject.name}, {names.configuration(record)}", record.status, record.reason)
         for record in records
@@ -152,7 +155,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
     )
     counts = {status.value: count for status, count in Counter(record.status for record in records).items()}
     quick = any(is_quick(record) for record in records if record.figures)
-    sentences = [*_model_sentences(models), *_exclusion_sentences(records, names)]
+    sentences = [*_model_sentences(models), *load_sentences(records), *_exclusion_sentences(records, names)]
     if quick:
         sentences.append(QUICK_SENTENCE)
     return Summary(models, counts, exclusions, quick, tuple(sentences))
@@ -200,6 +203,7 @@ def _model(model: str, records: Sequence[Record], names: Names, default: Record 
         sentences.append("Energy is unavailable for every configuration.")
     elif basis and (without := sum(energy_on(record, basis) is None for record in usable)):
         sentences.append(f"{without} of {len(usable)} are not in the energy ranking: no energy {basis.words}.")
+    sentences += pipeline_sentences(usable, names, basis)
     return ModelSummary(
         model=model,
         default_id=start.id if start else None,

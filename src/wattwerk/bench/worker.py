@@ -19,6 +19,7 @@ from time import perf_counter_ns
 
 import msgspec
 
+from wattwerk.bench.pipeline_setup import prepare
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.bench.timing import quiet, run_for, time_calls
 from wattwerk.catalog import models
@@ -26,7 +27,7 @@ from wattwerk.errors import ConversionError, UnavailableError, WattwerkError
 from wattwerk.meters.recorder import Gate
 from wattwerk.records import Status, Subject
 from wattwerk.runtimes import RUNTIMES
-from wattwerk.runtimes.base import Arrays, Effective, LoadSpec, Precision, Session
+from wattwerk.runtimes.base import Arrays, Effective, LoadSpec, Precision
 
 _CALIBRATION_SAMPLES = 16
 
@@ -58,6 +59,20 @@ class Block(msgspec.Struct, frozen=True):
     sampled: bool
 
 
+class PhaseRun(msgspec.Struct, frozen=True):
+    """One phase of a pipeline, run by itself.
+
+    Attributes:
+        blocks: The timed iterations.
+        steady_start: When its energy windows began.
+        steady_ends: The end of every iteration of them.
+    """
+
+    blocks: tuple[Block, ...]
+    steady_start: int
+    steady_ends: array[int]
+
+
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """Word from the worker: everything it saw; all times in nanoseconds of ``perf_counter_ns``.
 
@@ -76,6 +91,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         finite: Whether all outputs were finite numbers.
         device_name: The accelerator's name as its runtime gives it; empty for the CPU.
         device_address: Its PCI address; empty for the CPU or where the runtime does not tell.
+        phases: Name -> run, of a pipeline; empty for a model alone.
     """
 
     subject: Subject
@@ -92,6 +108,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     finite: bool
     device_name: str = ""
     device_address: str = ""
+    phases: dict[str, PhaseRun] = {}
 
 
 def answer(
@@ -106,6 +123,14 @@ def answer(
         tell: Hears what is going on.
     """
     try:
+        if configuration.load is not None:
+            from wattwerk.bench import load_worker  # it needs this module
+
+            return load_worker.measure(configuration, procedure, tell)
+        if configuration.streams > 1:
+            from wattwerk.bench import streams
+
+            return streams.measure(configuration, procedure, tell)
         return _measure(configuration, procedure, gate, tell)
     except MemoryError as error:
         return Trouble(Status.OUT_OF_MEMORY, f"does not fit in memory ({error})" if str(error) else "out of memory")
@@ -125,11 +150,12 @@ def _measure(
     reset = _reset_memory_peak()
     tell("loading")
     model = _model(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
-    inputs = model.sample_inputs(configuration.batch, procedure.seed)
+    pipeline = prepare(model, configuration, procedure) if configuration.processing else None
+    inputs = {} if pipeline else model.sample_inputs(configuration.batch, procedure.seed)
     load_start = perf_counter_ns()
     session = RUNTIMES.load(configuration.runtime).load(model, _load_spec(configuration, procedure, model))
     try:
-        call = session.bind(inputs)
+        call = pipeline.open(session) if pipeline else session.bind(inputs)
         load_ns = perf_counter_ns() - load_start
         idle_before = _idle(procedure.idle_s, tell)
         tell("warming up")
@@ -141,14 +167,21 @@ def _measure(
             # half a second more than asked for, so that windows can begin and end at a tick of an energy counter
             duration_s = procedure.windows * procedure.window_s + 0.5
             steady_start, steady_ends = run_for(call, duration_s, procedure.windows)
+            phases = (
+                {name: _phase(name, one, procedure, gate, tell) for name, one in pipeline.calls()} if pipeline else {}
+            )
         idle_after = _idle(procedure.idle_s, tell)
-        finite = _all_finite(session, inputs)
+        finite = _all_finite(session.bound_outputs() if pipeline else session.outputs(inputs))
         device_peak = session.device_memory_peak_bytes()
         device_name, device_address = session.device_name(), session.device_address()
         effective = _with_rewriting(session.effective, model.fixed_batch, configuration.batch)
+        if pipeline:
+            effective = msgspec.structs.replace(effective, details={**effective.details, **pipeline.details})
     finally:
+        if pipeline:
+            pipeline.close()
         session.close()
-    del call, session  # the bound call holds the model's memory
+    del call, session, pipeline  # the bound call holds the model's memory
     gc.collect()
     return Measurement(
         subject=model.subject(),
@@ -165,6 +198,7 @@ def _measure(
         finite=finite,
         device_name=device_name,
         device_address=device_address,
+        phases=phases,
     )
 
 
@@ -226,10 +260,22 @@ def _time_both_ways(call: Callable[[], object], iterations: int, gate: Gate | No
     return tuple(blocks)
 
 
-def _all_finite(session: Session, inputs: Arrays) -> bool:
+def _phase(
+    name: str, call: Callable[[], object], procedure: Procedure, gate: Gate | None, tell: Callable[[str], None]
+) -> PhaseRun:
+    """Run one phase of a pipeline by itself, as the whole is run, so that its time and its energy are its own."""
+    tell(f"{name} alone")
+    if gate:
+        gate.resume()
+    _, iterations = _warm_up(call, procedure)
+    blocks = (Block(time_calls(call, iterations), sampled=True),)
+    return PhaseRun(blocks, *run_for(call, procedure.windows * procedure.window_s + 0.5, procedure.windows))
+
+
+def _all_finite(outputs: Arrays) -> bool:
     import numpy as np
 
-    return all(bool(np.isfinite(array).all()) for array in session.outputs(inputs).values())
+    return all(bool(np.isfinite(array).all()) for array in outputs.values())
 
 
 def _reset_memory_peak() -> bool:

@@ -116,6 +116,27 @@ class Session(ABC):
     def bound_outputs(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return what the latest timed call computed: output name -> float32 array on the host."""
 
+    def refill(self, inputs: Arrays) -> Callable[[], object]:
+        """Put another batch where the call bound last reads it, and return the call to make from now on.
+
+        Unlike ``bind`` it does not have to run the model. A runtime that has no such way binds anew.
+
+        Args:
+            inputs: As for ``bind``.
+        """
+        return self.bind(inputs)
+
+    def shared_inputs(self) -> dict[str, Any] | None:
+        """Return the memory that the bound call reads, to be written in place; None where it cannot be reached.
+
+        They are numpy arrays on the host, or torch tensors on their device, of the model's shapes and dtypes.
+        """
+        return None
+
+    def shared_outputs(self) -> dict[str, Any] | None:
+        """Return what the latest timed call computed where it lies, valid until the next one; None as above."""
+        return None
+
     def outputs(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
         """Run once and return output name -> float32 array on the host.
 

@@ -143,6 +143,8 @@ class _OnnxSession(Session):
             # ONNX Runtime does not tell how many threads it took, but they can be counted: its own, and the caller's
             threads = spec.threads or max(1, _thread_count() - before + 1)
             self._binding: Any = None
+            self._inputs: list[Any] = []
+            self._shared: tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]] = ({}, {})
             census = self._first_run(folder)
         self.effective = Effective(
             precision=self._confirmed(census),
@@ -237,17 +239,50 @@ class _OnnxSession(Session):
 
         binding = self._session.io_binding()
         place = (self._row.memory, self._device_id)
+        self._inputs, self._shared = [], ({}, {})
         for node, array in zip(self._session.get_inputs(), arrays, strict=True):
             wanted = array.astype(np.float16) if node.type == "tensor(float16)" else array
-            binding.bind_ortvalue_input(node.name, OrtValue.ortvalue_from_numpy(wanted, *place))
+            self._inputs.append(OrtValue.ortvalue_from_numpy(wanted, *place))
+            self._shared[0][node.name] = wanted  # in the host's memory an OrtValue of an array is that array itself
+            binding.bind_ortvalue_input(node.name, self._inputs[-1])
         for node in self._session.get_outputs():
             dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}.get(node.type)
             if dtype and all(isinstance(dim, int) for dim in node.shape):
-                reserved = OrtValue.ortvalue_from_shape_and_type(node.shape, dtype, *place)
+                self._shared[1][node.name] = np.empty(node.shape if self._on_host else 0, dtype)
+                reserved = (
+                    OrtValue.ortvalue_from_numpy(self._shared[1][node.name], *place)
+                    if self._on_host
+                    else OrtValue.ortvalue_from_shape_and_type(node.shape, dtype, *place)
+                )
                 binding.bind_ortvalue_output(node.name, reserved)
             else:
                 binding.bind_output(node.name, *place)
         return binding
+
+    @property
+    def _on_host(self) -> bool:
+        return bool(self._row.memory == "cpu")
+
+    def refill(self, inputs: Arrays) -> Callable[[], object]:
+        """Copy another batch into the bound inputs.
+
+        Raises:
+            ConfigError: An input is missing, unknown or of the wrong shape.
+        """
+        arrays = check_inputs(self._model.inputs, self._spec.batch, inputs)
+        for node, value, array in zip(self._session.get_inputs(), self._inputs, arrays, strict=True):
+            value.update_inplace(array.astype(np.float16) if node.type == "tensor(float16)" else array)
+        return functools.partial(self._session.run_with_iobinding, self._binding)
+
+    def shared_inputs(self) -> dict[str, Any] | None:
+        """Return the arrays that the bound call reads; on the CPU only."""
+        plain = self._on_host and not any(array.dtype == np.float16 for array in self._shared[0].values())
+        return dict(self._shared[0]) if plain else None
+
+    def shared_outputs(self) -> dict[str, Any] | None:
+        """Return the arrays that the bound call writes; on the CPU, and where the shapes are known before."""
+        known = self._on_host and len(self._shared[1]) == len(self._session.get_outputs())
+        return dict(self._shared[1]) if known else None
 
     def bound_outputs(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return what the latest timed call computed."""

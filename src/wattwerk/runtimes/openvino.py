@@ -154,6 +154,26 @@ class _OpenVinoSession(Session):
             call()
         return call
 
+    def refill(self, inputs: Arrays) -> Callable[[], object]:
+        """Copy another batch into the bound inputs.
+
+        Raises:
+            ConfigError: An input is missing, unknown or of the wrong shape.
+        """
+        arrays = check_inputs(self._model.inputs, self._spec.batch, inputs)
+        for tensor, array in zip(self._tensors, arrays, strict=True):
+            np.copyto(tensor.data, array)
+        return functools.partial(self._request.infer, share_outputs=True)
+
+    def shared_inputs(self) -> dict[str, Any] | None:
+        """Return the arrays that the bound call reads."""
+        return {spec.name: tensor.data for spec, tensor in zip(self._model.inputs, self._tensors, strict=True)}
+
+    def shared_outputs(self) -> dict[str, Any] | None:
+        """Return the arrays that the bound call writes."""
+        names = self._model.output_names()
+        return {name: self._request.get_output_tensor(index).data for index, name in enumerate(names)}
+
     def bound_outputs(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return what the latest timed call computed."""
         names = self._model.output_names()

@@ -56,6 +56,7 @@ class TorchSession(Session):
         self._function: Any = None
         self._graph: Any = None
         self._static: list[Any] = []
+        self._bound: list[Any] = []  # what the bound call reads
         self._kept: list[Any] = [None]
         try:
             self._load(module)
@@ -199,13 +200,49 @@ class TorchSession(Session):
         with failures(self._model, self._spec, "PyTorch"):
             tensors = self._placed(arrays)
             if self._graph is None:
-                call = self._direct_call(tensors)
+                call, self._bound = self._direct_call(tensors), tensors
             else:
+                self._bound = self._static
                 for static, tensor in zip(self._static, tensors, strict=True):
                     static.copy_(tensor)
                 call = self._replay_call()
             call()
         return call
+
+    def refill(self, inputs: Arrays) -> Callable[[], object]:
+        """Copy another batch into the tensors that the bound call reads.
+
+        Raises:
+            ConfigError: An input is missing, unknown or of the wrong shape.
+        """
+        import torch
+
+        arrays = check_inputs(self._model.inputs, self._spec.batch, inputs)
+        for tensor, array in zip(self._bound, arrays, strict=True):
+            tensor.copy_(torch.from_numpy(array))
+        return self._direct_call(self._bound) if self._graph is None else self._replay_call()
+
+    def shared_inputs(self) -> dict[str, Any] | None:
+        """Return the tensors that the bound call reads: on a GPU as they are, on the CPU as arrays if they are fp32."""
+        import torch
+
+        named = {spec.name: tensor for spec, tensor in zip(self._model.inputs, self._bound, strict=True)}
+        if self._cuda:
+            return named
+        plain = all(tensor.dtype is torch.float32 and tensor.is_contiguous() for tensor in named.values())
+        return {name: tensor.numpy() for name, tensor in named.items()} if plain else None
+
+    def shared_outputs(self) -> dict[str, Any] | None:
+        """Return the tensors that the latest timed call computed; on the CPU as arrays if they are fp32."""
+        import torch
+
+        outputs = self._kept[0]
+        tensors = outputs if isinstance(outputs, tuple | list) else (outputs,)
+        named = dict(zip(self._model.output_names(), tensors, strict=True))
+        if self._cuda:
+            return named
+        plain = all(tensor.dtype is torch.float32 for tensor in tensors)
+        return {name: tensor.numpy() for name, tensor in named.items()} if plain else None
 
     def _direct_call(self, tensors: list[Any]) -> Callable[[], None]:
         import torch
@@ -268,7 +305,7 @@ class TorchSession(Session):
         """Release the device and put PyTorch's switches back; nothing happens the second time."""
         import torch
 
-        self._graph, self._function, self._static, self._kept = None, None, [], [None]
+        self._graph, self._function, self._static, self._bound, self._kept = None, None, [], [], [None]
         if self._plan.compile_mode:
             torch.compiler.reset()
         if self._cuda:
