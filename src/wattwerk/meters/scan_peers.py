@@ -84,7 +84,8 @@ class Finding(msgspec.Struct, frozen=True):
 def plain(text: object, most: int = 60) -> str:
     """Return a text of a device as one short line for a comment."""
     shown = "".join(sign if sign.isprintable() else " " for sign in str(text or ""))
-    return " ".join(shown.split())[:most]
+    line = " ".join(shown.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def listens(address: Address) -> bool:
