@@ -158,26 +158,26 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
     load = configuration.load
     assert load is not None
     loadgen()
-    reset = worker._reset_memory_peak()
+    reset = worker.reset_memory_peak()
     tell("loading")
-    model = worker._model(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
+    model = worker.model_of(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
     load_start = perf_counter_ns()
     with _sessions(configuration, procedure, model, _sizes(load, configuration.batch)) as (sessions, calls):
         load_ns = perf_counter_ns() - load_start
         tell("warming up")
-        warmup = sum(worker._warm_up(call, procedure)[0] for call in calls.values())
+        warmup = sum(worker.warm_up(call, procedure)[0] for call in calls.values())
         bench = _Bench(load, calls, model.task, home() / "loadgen" / new_id(), procedure.seed, tell)
         _check_time(bench, procedure)
         found, probes = bench.search()
-        idle_before = worker._idle(procedure.idle_s, tell)
+        idle_before = worker.rest(procedure.idle_s, tell)
         target = found or (probes[-1].queries_per_s if probes else None)
         system, log, target, attempts = _counting_run(bench, target, give_up=bool(probes) and found is None)
         folder = bench.folder / _run_name(attempts)
-        idle_after = worker._idle(procedure.idle_s, tell)
+        idle_after = worker.rest(procedure.idle_s, tell)
         session = sessions[max(sessions)]
-        finite = worker._all_finite(session.outputs(model.sample_inputs(max(sessions), procedure.seed)))
+        finite = worker.all_finite(session.outputs(model.sample_inputs(max(sessions), procedure.seed)))
         device = session.device_name(), session.device_address(), session.device_memory_peak_bytes()
-        effective = worker._with_rewriting(session.effective, model.fixed_batch, configuration.batch)
+        effective = worker.with_rewriting(session.effective, model.fixed_batch, configuration.batch)
     del session, sessions, calls, bench.calls
     gc.collect()
     seen = _seen(load, read_times(folder), system)
@@ -189,8 +189,8 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
         warmup=warmup,
         load_ns=load_ns,
         loaded_idle=(idle_before, idle_after),
-        unloaded_idle=worker._idle(procedure.idle_s, tell),
-        memory_peak_bytes=worker._memory_peak_bytes() if reset else None,
+        unloaded_idle=worker.rest(procedure.idle_s, tell),
+        memory_peak_bytes=worker.memory_peak_bytes() if reset else None,
         device_memory_peak_bytes=device[2],
         finite=finite,
         device_name=device[0],
@@ -229,7 +229,7 @@ def _sessions(
         sessions: dict[int, Session] = {}
         calls: dict[int, Callable[[], object]] = {}
         for size in sizes:
-            spec = worker._load_spec(msgspec.structs.replace(configuration, batch=size), procedure, model)
+            spec = worker.load_spec(msgspec.structs.replace(configuration, batch=size), procedure, model)
             sessions[size] = runtime.load(model, spec)
             stack.callback(sessions[size].close)
             calls[size] = sessions[size].bind(model.sample_inputs(size, procedure.seed))

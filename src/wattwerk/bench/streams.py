@@ -50,30 +50,30 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
             f"{configuration.runtime} does not run several streams side by side in one process",
             "use onnxruntime or openvino",
         )
-    reset = worker._reset_memory_peak()
+    reset = worker.reset_memory_peak()
     tell(f"loading {configuration.streams} times")
-    model = worker._model(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
+    model = worker.model_of(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
     inputs = model.sample_inputs(configuration.batch, procedure.seed)
     with ExitStack() as stack:
         load_start = perf_counter_ns()
         sessions: list[Session] = []
         for _ in range(configuration.streams):
-            session = runtime.load(model, worker._load_spec(configuration, procedure, model))
+            session = runtime.load(model, worker.load_spec(configuration, procedure, model))
             stack.callback(session.close)
             sessions.append(session)
         calls = [session.bind(inputs) for session in sessions]
         load_ns = perf_counter_ns() - load_start
-        idle_before = worker._idle(procedure.idle_s, tell)
+        idle_before = worker.rest(procedure.idle_s, tell)
         tell("warming up")
-        warmup = sum(worker._warm_up(call, procedure)[0] for call in calls)
+        warmup = sum(worker.warm_up(call, procedure)[0] for call in calls)
         tell(f"{configuration.streams} streams at once")
         with quiet():
             start, streams = run_together(calls, procedure.windows * procedure.window_s + 0.5, procedure.windows)
-        idle_after = worker._idle(procedure.idle_s, tell)
+        idle_after = worker.rest(procedure.idle_s, tell)
         session = sessions[0]
-        finite = all(worker._all_finite(each.outputs(inputs)) for each in sessions)
+        finite = all(worker.all_finite(each.outputs(inputs)) for each in sessions)
         peak, name, address = session.device_memory_peak_bytes(), session.device_name(), session.device_address()
-        effective = worker._with_rewriting(session.effective, model.fixed_batch, configuration.batch)
+        effective = worker.with_rewriting(session.effective, model.fixed_batch, configuration.batch)
     del session, sessions, calls
     gc.collect()
     return StreamsMeasurement(
@@ -85,8 +85,8 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
         steady_start=start,
         steady_ends=array("q", sorted(end for ends in streams for end in ends)),
         loaded_idle=(idle_before, idle_after),
-        unloaded_idle=worker._idle(procedure.idle_s, tell),
-        memory_peak_bytes=worker._memory_peak_bytes() if reset else None,
+        unloaded_idle=worker.rest(procedure.idle_s, tell),
+        memory_peak_bytes=worker.memory_peak_bytes() if reset else None,
         device_memory_peak_bytes=peak,
         finite=finite,
         device_name=name,

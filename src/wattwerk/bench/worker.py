@@ -147,19 +147,19 @@ def answer(
 def _measure(
     configuration: Configuration, procedure: Procedure, gate: Gate | None, tell: Callable[[str], None]
 ) -> Measurement:
-    reset = _reset_memory_peak()
+    reset = reset_memory_peak()
     tell("loading")
-    model = _model(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
+    model = model_of(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
     pipeline = prepare(model, configuration, procedure) if configuration.processing else None
     inputs = {} if pipeline else model.sample_inputs(configuration.batch, procedure.seed)
     load_start = perf_counter_ns()
-    session = RUNTIMES.load(configuration.runtime).load(model, _load_spec(configuration, procedure, model))
+    session = RUNTIMES.load(configuration.runtime).load(model, load_spec(configuration, procedure, model))
     try:
         call = pipeline.open(session) if pipeline else session.bind(inputs)
         load_ns = perf_counter_ns() - load_start
-        idle_before = _idle(procedure.idle_s, tell)
+        idle_before = rest(procedure.idle_s, tell)
         tell("warming up")
-        warmup, iterations = _warm_up(call, procedure)
+        warmup, iterations = warm_up(call, procedure)
         tell(f"timing {iterations} iterations")
         with quiet():
             blocks = _time_both_ways(call, iterations, gate)
@@ -170,11 +170,11 @@ def _measure(
             phases = (
                 {name: _phase(name, one, procedure, gate, tell) for name, one in pipeline.calls()} if pipeline else {}
             )
-        idle_after = _idle(procedure.idle_s, tell)
-        finite = _all_finite(session.bound_outputs() if pipeline else session.outputs(inputs))
+        idle_after = rest(procedure.idle_s, tell)
+        finite = all_finite(session.bound_outputs() if pipeline else session.outputs(inputs))
         device_peak = session.device_memory_peak_bytes()
         device_name, device_address = session.device_name(), session.device_address()
-        effective = _with_rewriting(session.effective, model.fixed_batch, configuration.batch)
+        effective = with_rewriting(session.effective, model.fixed_batch, configuration.batch)
         if pipeline:
             effective = msgspec.structs.replace(effective, details={**effective.details, **pipeline.details})
     finally:
@@ -192,8 +192,8 @@ def _measure(
         steady_start=steady_start,
         steady_ends=steady_ends,
         loaded_idle=(idle_before, idle_after),
-        unloaded_idle=_idle(procedure.idle_s, tell),
-        memory_peak_bytes=_memory_peak_bytes() if reset else None,
+        unloaded_idle=rest(procedure.idle_s, tell),
+        memory_peak_bytes=memory_peak_bytes() if reset else None,
         device_memory_peak_bytes=device_peak,
         finite=finite,
         device_name=device_name,
@@ -203,19 +203,23 @@ def _measure(
 
 
 @lru_cache(maxsize=3)
-def _model(reference: str, weights: str | None, input_shape: tuple[int, ...] | None, seed: int) -> models.CatalogModel:
+def model_of(
+    reference: str, weights: str | None, input_shape: tuple[int, ...] | None, seed: int
+) -> models.CatalogModel:
     """Keep the last models, since many configurations of a sweep share them."""
     return models.resolve(reference, weights=weights, input_shape=input_shape, seed=seed)
 
 
-def _with_rewriting(effective: Effective, fixed_batch: int | None, batch: int) -> Effective:
+def with_rewriting(effective: Effective, fixed_batch: int | None, batch: int) -> Effective:
     """Note that another batch size was put in the place of the one that the model's file is fixed to."""
     if fixed_batch is None or fixed_batch == batch:
         return effective
     return msgspec.structs.replace(effective, details={**effective.details, "rewritten_from_batch": fixed_batch})
 
 
-def _load_spec(configuration: Configuration, procedure: Procedure, model: models.CatalogModel) -> LoadSpec:
+def load_spec(configuration: Configuration, procedure: Procedure, model: models.CatalogModel) -> LoadSpec:
+    """Return what a runtime needs to load a model as a configuration asks for it."""
+
     def calibration() -> list[Arrays]:
         return [model.sample_inputs(1, procedure.seed + 1 + index) for index in range(_CALIBRATION_SAMPLES)]
 
@@ -229,7 +233,8 @@ def _load_spec(configuration: Configuration, procedure: Procedure, model: models
     )
 
 
-def _idle(duration_s: float, tell: Callable[[str], None]) -> Interval:
+def rest(duration_s: float, tell: Callable[[str], None]) -> Interval:
+    """Do nothing for a while, and return when that was."""
     tell("idle")
     time.sleep(min(0.3, duration_s))  # what came before dies away first
     start = perf_counter_ns()
@@ -237,7 +242,7 @@ def _idle(duration_s: float, tell: Callable[[str], None]) -> Interval:
     return start, perf_counter_ns()
 
 
-def _warm_up(call: Callable[[], object], procedure: Procedure) -> tuple[int, int]:
+def warm_up(call: Callable[[], object], procedure: Procedure) -> tuple[int, int]:
     """Run untimed iterations; return how many there were, and how many timed ones shall follow."""
     call()  # the first one may still load or compile something
     second_s = time_calls(call, 1)[0] / 1e9
@@ -267,18 +272,19 @@ def _phase(
     tell(f"{name} alone")
     if gate:
         gate.resume()
-    _, iterations = _warm_up(call, procedure)
+    _, iterations = warm_up(call, procedure)
     blocks = (Block(time_calls(call, iterations), sampled=True),)
     return PhaseRun(blocks, *run_for(call, procedure.windows * procedure.window_s + 0.5, procedure.windows))
 
 
-def _all_finite(outputs: Arrays) -> bool:
+def all_finite(outputs: Arrays) -> bool:
+    """Return whether all outputs are finite numbers."""
     import numpy as np
 
     return all(bool(np.isfinite(array).all()) for array in outputs.values())
 
 
-def _reset_memory_peak() -> bool:
+def reset_memory_peak() -> bool:
     """Restart the system's count of this process's peak memory; False where the system cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -287,7 +293,8 @@ def _reset_memory_peak() -> bool:
     return True
 
 
-def _memory_peak_bytes() -> int | None:
+def memory_peak_bytes() -> int | None:
+    """Return the process's peak memory since it was reset; None where the system does not tell."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
