@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from wattwerk.language import localised, t
+
 #: Currencies that a cost can have, by ISO 4217.
 CURRENCIES: Final = (
     "EUR", "USD", "GBP", "CHF", "SEK", "NOK", "DKK", "PLN", "CZK", "JPY", "CNY", "INR", "KRW", "CAD",
@@ -70,11 +72,11 @@ def _digits(value: float, significant: int) -> str:
         return "0"
     rounded = float(f"{value:.{significant}g}")  # 0.9996 becomes 1.00, not 1.000
     decimals = max(0, significant - 1 - math.floor(math.log10(abs(rounded))))
-    return f"{value:.{decimals}f}"
+    return localised(f"{value:.{decimals}f}")
 
 
 def format_value(name: str, value: float | None, significant: int = 3) -> str:
-    """Write a value for people, with an SI prefix where the unit takes one.
+    """Write a value for people in the current language, with an SI prefix where the unit takes one.
 
     Args:
         name: The figure's name; its suffix gives the unit.
@@ -88,7 +90,7 @@ def format_value(name: str, value: float | None, significant: int = 3) -> str:
         return "–"
     symbol, prefixed = UNITS[unit_of(name)]
     if unit_of(name) == "count":
-        return f"{value:g}"
+        return localised(f"{value:g}")
     if symbol == "%":
         return f"{_digits(value * 100, significant)} %"
     prefix = ""
@@ -102,7 +104,7 @@ def format_value(name: str, value: float | None, significant: int = 3) -> str:
 
 def times(count: int) -> str:
     """Write how often something happened: ``once``, ``3 times``."""
-    return "once" if count == 1 else f"{count} times"
+    return t("once") if count == 1 else t("{count} times", count=count)
 
 
 def wh_from_j(energy_j: float) -> float:

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 from tests.bench.samples import laptop_sweep, large_sweep, latencies, record, server_sweep, troubled_sweep
 
-from wattwerk.bench.figures import sections
 from wattwerk.bench.report import render_report, write_report
-from wattwerk.bench.report_charts import Bar, Curve, Point, axis_unit, bar_chart, curve_chart
-from wattwerk.bench.report_facts import machine_facts
+from wattwerk.bench.report.charts import Bar, Curve, Point, axis_unit, bar_chart, curve_chart
+from wattwerk.bench.report.facts import machine_facts
+from wattwerk.bench.report.figures import sections
 from wattwerk.errors import ConfigError
 from wattwerk.records import Platform, Record, Status, unavailable
 

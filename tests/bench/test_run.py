@@ -132,7 +132,7 @@ def with_fake_meter(home: Path, lines: str) -> None:
 def test_a_meter_that_does_not_open_is_in_the_record(tiny_onnx: Path, fake_plugin: str, wattwerk_home: Path) -> None:
     """The record says why its values are missing; the table's legend, the record's page and the report say it too."""
     from wattwerk import terminal
-    from wattwerk.bench.report_facts import conditions
+    from wattwerk.bench.report.facts import conditions
 
     with_fake_meter(wattwerk_home, "unavailable = true")
     (record,) = measure(configuration(tiny_onnx))

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from wattwerk import export
-from wattwerk.bench import figures, plan
+from wattwerk.bench import plan
 from wattwerk.bench.lease import Lease, take
 from wattwerk.bench.pipeline_setup import refused_photos
+from wattwerk.bench.report import figures
 from wattwerk.bench.run import Listener, Silence, remaining, run_sweep
 from wattwerk.bench.scenario import Sweep, new_sweep
 from wattwerk.bench.summary import Summary, summarise

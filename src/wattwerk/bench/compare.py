@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from wattwerk.bench.naming import told_apart
-from wattwerk.bench.report_labels import (
+from wattwerk.bench.labels import (
     BASES,
     EnergyBasis,
     Names,
@@ -20,6 +19,7 @@ from wattwerk.bench.report_labels import (
     streams_of,
     times,
 )
+from wattwerk.bench.naming import told_apart
 from wattwerk.errors import ConfigError
 from wattwerk.metering.statistics import Ratio, geometric_mean, ratio_of
 from wattwerk.records import Record, Status

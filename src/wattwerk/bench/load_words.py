@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wattwerk.bench.report_labels import BASES, SCOPE_WORDS, Names, is_quick, scenario_of
+from wattwerk.bench.labels import BASES, SCOPE_WORDS, Names, is_quick, scenario_of
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value
 

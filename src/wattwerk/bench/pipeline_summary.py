@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from wattwerk.bench.labels import EnergyBasis, Names, estimate, processing_of, times
 from wattwerk.bench.pipeline import PHASES
-from wattwerk.bench.report_labels import EnergyBasis, Names, estimate, processing_of, times
 from wattwerk.metering.statistics import ratio_of
 from wattwerk.records import Record
 from wattwerk.units import format_value

@@ -8,10 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from wattwerk.bench.load_words import load_sentences
-from wattwerk.bench.naming import told_apart
-from wattwerk.bench.pipeline_summary import pipeline_sentences
-from wattwerk.bench.report_labels import (
+from wattwerk.bench.labels import (
     EnergyBasis,
     Names,
     by_model,
@@ -24,6 +21,9 @@ from wattwerk.bench.report_labels import (
     times,
     without_load,
 )
+from wattwerk.bench.load_words import load_sentences
+from wattwerk.bench.naming import told_apart
+from wattwerk.bench.pipeline_summary import pipeline_sentences
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value
@@ -138,12 +138,12 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
     """Say which configurations are best and how far they are from the default.
 
     Records that failed or are invalid are counted with their reasons and never ranked. Energies are compared on one
-    basis for each model (``report_labels.common_basis``); modelled values only ever with modelled ones.
+    basis for each model (``labels.common_basis``); modelled values only ever with modelled ones.
 
     Args:
         records: Records of kind ``bench``, in any order; may be empty.
         default: The configuration that gains are counted from. Its runtime and precision are the default for the
-            other models too; None chooses by ``report_labels.default_of``.
+            other models too; None chooses by ``labels.default_of``.
     """
     records = told_apart(records)
     names = Names(records)

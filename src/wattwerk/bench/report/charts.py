@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from wattwerk.bench.report_labels import PRECISIONS
+from wattwerk.bench.labels import PRECISIONS
 from wattwerk.units import UNITS, format_value, unit_of
 
 Spec = dict[str, Any]

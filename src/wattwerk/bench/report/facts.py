@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from wattwerk.bench.report_labels import is_quick
+from wattwerk.bench.labels import is_quick
 from wattwerk.records import Accelerator, Platform, Record, faults_of
 from wattwerk.units import format_value, unit_of
 

@@ -8,9 +8,7 @@ from itertools import count
 from typing import Final
 
 from wattwerk import __version__
-from wattwerk.bench.figures import EFFICIENCIES, Chart, Section, lane_symbols
-from wattwerk.bench.report_facts import conditions, machine_facts, method_facts
-from wattwerk.bench.report_labels import (
+from wattwerk.bench.labels import (
     BASES,
     PRECISIONS,
     Names,
@@ -22,6 +20,8 @@ from wattwerk.bench.report_labels import (
     precision_order,
     times,
 )
+from wattwerk.bench.report.facts import conditions, machine_facts, method_facts
+from wattwerk.bench.report.figures import EFFICIENCIES, Chart, Section, lane_symbols
 from wattwerk.bench.summary import QUICK_SENTENCE, Choice, ModelSummary, Summary, value_words
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value

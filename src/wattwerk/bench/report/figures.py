@@ -8,8 +8,7 @@ from typing import Final
 
 import msgspec
 
-from wattwerk.bench.report_charts import SYMBOLS, Bar, Curve, Point, Spec, Tick, bar_chart, colour_of, curve_chart
-from wattwerk.bench.report_labels import (
+from wattwerk.bench.labels import (
     SCOPE_WORDS,
     EnergyBasis,
     Names,
@@ -25,6 +24,7 @@ from wattwerk.bench.report_labels import (
     times,
     without_load,
 )
+from wattwerk.bench.report.charts import SYMBOLS, Bar, Curve, Point, Spec, Tick, bar_chart, colour_of, curve_chart
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Figure, Record, Status
 from wattwerk.units import format_value

@@ -18,9 +18,9 @@ from pathlib import Path
 import msgspec
 
 from wattwerk import export
-from wattwerk.bench.figures import is_plottable, sections
 from wattwerk.bench.naming import told_apart
-from wattwerk.bench.report_page import page
+from wattwerk.bench.report.figures import is_plottable, sections
+from wattwerk.bench.report.page import page
 from wattwerk.bench.summary import summarise
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.records import Record
@@ -84,7 +84,7 @@ def _plotly() -> bytes:
 
 
 def _data(name: str) -> str:
-    return resources.files("wattwerk.bench").joinpath("data", name).read_text(encoding="utf-8")
+    return resources.files("wattwerk.bench.report").joinpath("data", name).read_text(encoding="utf-8")
 
 
 def _packed(data: bytes) -> str:
