@@ -20,8 +20,10 @@ from wattwerk.bench.labels import (
     precision_order,
     times,
 )
+from wattwerk.bench.report.energy_charts import EFFICIENCIES
 from wattwerk.bench.report.facts import conditions, machine_facts, method_facts
-from wattwerk.bench.report.figures import EFFICIENCIES, Chart, Section, lane_symbols
+from wattwerk.bench.report.marks import lane_symbols
+from wattwerk.bench.report.section import Chart, Section
 from wattwerk.bench.summary import QUICK_SENTENCE, Choice, ModelSummary, Summary, value_words
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value
