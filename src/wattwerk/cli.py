@@ -340,6 +340,9 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("wattwerk-report.html"),
     title: Annotated[str | None, typer.Option(help="The report's title.")] = None,
+    with_study: Annotated[
+        bool, typer.Option("--with-study", help="Lay the values that the Fraunhofer IPA study published beside.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write one self-contained HTML file: summary in words, charts, table. It needs no network."""
@@ -348,7 +351,7 @@ def report(
     from wattwerk.bench.report import write_report
 
     records = gather(references or ["last"])
-    write_report(records, output, title=title)
+    write_report(records, output, title=title, with_study=with_study)
     told = {"file": str(output), "records": len(records)}
     terminal.print_json(told) if json else terminal.say(f"{len(records)} records → {output}")
 

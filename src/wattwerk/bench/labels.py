@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -176,6 +176,26 @@ def processing_of(record: Record) -> str:
     return str(record.setup.protocol.get("processing") or "")
 
 
+def machine_words(records: Sequence[Record]) -> Callable[[Record], str]:
+    """Return what calls each machine: its label, with system and processor where those of one label differ.
+
+    A machine that is started with two systems, or two machines with the same accelerator, often have one label.
+    """
+    systems: dict[str, set[str]] = {}
+    processors: dict[str, set[str]] = {}
+    for record in records:
+        systems.setdefault(record.platform.label, set()).add(record.platform.os)
+        processors.setdefault(record.platform.label, set()).add(record.platform.cpu)
+
+    def words(record: Record) -> str:
+        its = record.platform
+        system = its.os if len(systems.get(its.label, ())) > 1 else ""
+        processor = its.cpu if len(processors.get(its.label, ())) > 1 else ""
+        return ", ".join(filter(None, (system, processor, its.label)))  # a chart cuts long names at their end
+
+    return words
+
+
 class Names:
     """Call configurations by the least that tells them apart within a set of records.
 
@@ -183,20 +203,33 @@ class Names:
 
     Args:
         records: All records that are named together.
+        without: Parts that are left out because the reader is told them in another way: ``device``, ``threads``,
+            ``options``, ``processing``, ``machine``, ``scenario``, ``streams``.
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    def __init__(self, records: Iterable[Record], without: Collection[str] = ()) -> None:
         records = list(records)
-        parts: tuple[tuple[Callable[[Record], str], Callable[[Record], str]], ...] = (
-            (lambda r: device_of(r).lower(), device_of),  # OpenVINO writes CPU, the others cpu
-            (lambda r: str(r.setup.threads), lambda r: f"{r.setup.threads} threads" if r.setup.threads else "auto"),
-            (lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
-            (processing_of, lambda r: processing_of(r) or "model alone"),
-            (lambda r: r.platform.label, lambda r: r.platform.label),
-            (scenario_of, lambda r: scenario_of(r) or "no load"),
-            (lambda r: str(streams_of(r)), lambda r: f"{streams_of(r)} stream{'s' if streams_of(r) > 1 else ''}"),
+        machine = machine_words(records)
+        parts: tuple[tuple[str, Callable[[Record], str], Callable[[Record], str]], ...] = (
+            ("device", lambda r: device_of(r).lower(), device_of),  # OpenVINO writes CPU, the others cpu
+            (
+                "threads",
+                lambda r: str(r.setup.threads),
+                lambda r: f"{r.setup.threads} threads" if r.setup.threads else "auto",
+            ),
+            ("options", lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
+            ("processing", processing_of, lambda r: processing_of(r) or "model alone"),
+            ("machine", machine, machine),
+            ("scenario", scenario_of, lambda r: scenario_of(r) or "no load"),
+            (
+                "streams",
+                lambda r: str(streams_of(r)),
+                lambda r: f"{streams_of(r)} stream{'s' if streams_of(r) > 1 else ''}",
+            ),
         )
-        self._parts = tuple(words for key, words in parts if len({key(record) for record in records}) > 1)
+        self._parts = tuple(
+            words for name, key, words in parts if name not in without and len({key(record) for record in records}) > 1
+        )
 
     def lane(self, record: Record) -> str:
         """Return everything but precision and batch: ``onnxruntime``, or ``torch · cuda:0 · mode=compile``."""
