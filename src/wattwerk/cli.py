@@ -332,6 +332,8 @@ Examples:
   wattwerk report last --output report.html
 
   wattwerk report laptop.json server.json --output both.html
+
+  wattwerk report last --language de
 """
 )
 def report(
@@ -340,15 +342,18 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("wattwerk-report.html"),
     title: Annotated[str | None, typer.Option(help="The report's title.")] = None,
+    language: Annotated[str, typer.Option("--language", "-l", help="en or de.")] = "en",
     json: Json = False,
 ) -> None:
     """Write one self-contained HTML file: summary in words, charts, table. It needs no network."""
     from wattwerk import terminal
     from wattwerk.bench.campaign import gather
     from wattwerk.bench.report import write_report
+    from wattwerk.language import speaking
 
-    records = gather(references or ["last"])
-    write_report(records, output, title=title)
+    with speaking(language):
+        records = gather(references or ["last"])
+        write_report(records, output, title=title)
     told = {"file": str(output), "records": len(records)}
     terminal.print_json(told) if json else terminal.say(f"{len(records)} records → {output}")
 

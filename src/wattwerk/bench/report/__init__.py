@@ -20,7 +20,7 @@ import msgspec
 from wattwerk import export
 from wattwerk.bench.naming import told_apart
 from wattwerk.bench.report.figures import is_plottable, sections
-from wattwerk.bench.report.page import page
+from wattwerk.bench.report.page import page, script_texts
 from wattwerk.bench.summary import summarise
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.records import Record
@@ -68,6 +68,7 @@ def render_report(records: Sequence[Record], *, title: str | None = None, defaul
         "style": _data("report.css"),
         "script": _data("report.js"),
         "specs": _safe_json(specs),
+        "texts": _safe_json(script_texts()),
         "plotly": _packed(_plotly()),
         "records": _packed(msgspec.json.encode(list(records))),
     }

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from wattwerk.bench.labels import PRECISIONS
+from wattwerk.language import SEPARATORS, current, t
 from wattwerk.units import UNITS, format_value, unit_of
 
 Spec = dict[str, Any]
@@ -257,7 +258,7 @@ def curve_chart(curves: Sequence[Curve], figure: str, *, title: str, logarithmic
     values = [point.high or point.value for curve in curves for point in curve.points]
     lows = [point.low if point.low and point.low > 0 else point.value for curve in curves for point in curve.points]
     factor, unit = axis_unit(figure, max(values))
-    layout = _base_layout("batch size")
+    layout = _base_layout(t("batch size"))
     ticks = [2**power for power in range(int(math.log2(batches[0])), math.ceil(math.log2(batches[-1])) + 1)]
     margin = 0.06 * max(1.0, math.log10(batches[-1] / batches[0]))
     layout["xaxis"] |= {
@@ -267,7 +268,7 @@ def curve_chart(curves: Sequence[Curve], figure: str, *, title: str, logarithmic
         "ticktext": [str(tick) for tick in ticks],
         "tickangle": 0,
     }
-    scale = ", log" if logarithmic else ""
+    scale = t(", log") if logarithmic else ""
     layout["yaxis"] |= {"title": {"text": f"{title} ({unit}{scale})", "standoff": 8}}
     if logarithmic:
         edges = math.log10(min(lows) / factor), math.log10(max(values) / factor)
@@ -344,6 +345,7 @@ def _base_layout(title: str) -> Spec:
             "font": {"color": "@text", "size": 13},
             "align": "left",
         },
+        "separators": SEPARATORS[current()],
         "showlegend": False,
         "barmode": "overlay",
         "hovermode": "closest",

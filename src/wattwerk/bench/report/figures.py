@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 
 from wattwerk.bench.labels import (
-    SCOPE_WORDS,
     EnergyBasis,
     Names,
     by_model,
@@ -19,21 +18,21 @@ from wattwerk.bench.labels import (
     is_modelled,
     on_accelerator,
     precision_order,
+    provenance_words,
     ranked,
+    scope_words,
     start_of,
     times,
     without_load,
 )
 from wattwerk.bench.report.charts import SYMBOLS, Bar, Curve, Point, Spec, Tick, bar_chart, colour_of, curve_chart
+from wattwerk.language import recorded, t
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Figure, Record, Status
 from wattwerk.units import format_value
 
 POWER_PREFIXES: Final = ("wall", "node", "board", "gpu", "cpu", "dram")
-EFFICIENCIES: Final = {
-    "accelerator_efficiency_per_s_per_w": "by accelerator",
-    "system_efficiency_per_s_per_w": "by system",
-}
+EFFICIENCIES: Final = ("accelerator_efficiency_per_s_per_w", "system_efficiency_per_s_per_w")
 
 
 class Chart(msgspec.Struct, frozen=True):
@@ -103,12 +102,16 @@ def _latency(groups: dict[str, list[Record]], names: Names) -> Section:
     for model, records in groups.items():
         batch = min((r.setup.batch or 1 for r in records if r.value("latency_mean_s") is not None), default=None)
         mine = [r for r in records if r.setup.batch == batch]
-        chart = _bars(f"{model} · batch {batch}", mine, names, "latency_mean_s", "latency of one iteration", _deviation)
+        title = f"{model} · {_batch_words(batch)}"
+        chart = _bars(title, mine, names, "latency_mean_s", t("latency of one iteration"), _deviation)
         charts += [chart] if chart else []
     return Section(
         "latency",
-        "Latency by model and platform",
-        "Mean time of one iteration at the smallest batch size; the error bar is one standard deviation to each side.",
+        t("Latency by model and platform"),
+        t(
+            "Mean time of one iteration at the smallest batch size; "
+            "the error bar is one standard deviation to each side."
+        ),
         tuple(charts),
         _why_none(groups, "latency_mean_s"),
     )
@@ -122,22 +125,26 @@ def _deviation(record: Record) -> tuple[float | None, float | None]:
 def _throughput(groups: dict[str, list[Record]], names: Names) -> Section:
     return Section(
         "throughput",
-        "Throughput over batch size",
-        "Samples per second in the energy windows, where the model runs without a pause.",
-        tuple(_curves(groups, names, "throughput_per_s", "samples per second")),
+        t("Throughput over batch size"),
+        t("Samples per second in the energy windows, where the model runs without a pause."),
+        tuple(_curves(groups, names, "throughput_per_s", t("samples per second"))),
         _why_none(groups, "throughput_per_s"),
     )
 
 
 def _efficiency(groups: dict[str, list[Record]], names: Names) -> Section:
+    words = dict(zip(EFFICIENCIES, (t("by accelerator"), t("by system")), strict=True))
     charts = [
-        chart for figure, words in EFFICIENCIES.items() for chart in _curves(groups, names, figure, "efficiency", words)
+        chart for figure in EFFICIENCIES for chart in _curves(groups, names, figure, t("efficiency"), words[figure])
     ]
     charts.sort(key=lambda chart: chart.title.partition(" · ")[0])  # a model's two charts stand side by side
     return Section(
         "efficiency",
-        "Efficiency over batch size",
-        "Samples per second for each watt, which is samples per joule: by accelerator alone, and by the whole system.",
+        t("Efficiency over batch size"),
+        t(
+            "Samples per second for each watt, which is samples per joule: "
+            "by accelerator alone, and by the whole system."
+        ),
         tuple(charts),
         _why_none(groups, "system_efficiency_per_s_per_w"),
     )
@@ -153,18 +160,21 @@ def _comparison(groups: dict[str, list[Record]], names: Names, default: Record |
         if len(mine) < 2:
             continue
         basis = common_basis(mine)
-        charts.append(_gains(f"{model} · speed-up", "times faster", mine, names, lambda r, s=start: _speed_up(s, r)))  # type: ignore[misc]
+        faster = t("{model} · speed-up", model=model)
+        charts.append(_gains(faster, t("times faster"), mine, names, lambda r, s=start: _speed_up(s, r)))  # type: ignore[misc]
         if basis:
-            told = f"{model} · energy saving ({basis.words})"
+            told = t("{model} · energy saving ({basis})", model=model, basis=basis.words)
             gain = _saving(start, basis)
-            charts.append(_gains(told, "times less energy", mine, names, gain, modelled=basis.modelled))
+            charts.append(_gains(told, t("times less energy"), mine, names, gain, modelled=basis.modelled))
     return Section(
         "comparison",
-        "Precision and runtime compared",
-        "How many times better than the default configuration at the same batch size; the dotted line is the default, "
-        "the error bar the 95 % interval. Invalid configurations are not ranked and not shown.",
+        t("Precision and runtime compared"),
+        t(
+            "How many times better than the default configuration at the same batch size; the dotted line is the "
+            "default, the error bar the 95 % interval. Invalid configurations are not ranked and not shown."
+        ),
         tuple(chart for chart in charts if chart),
-        "There is only one configuration at the default's batch size, so there is nothing to compare it with.",
+        t("There is only one configuration at the default's batch size, so there is nothing to compare it with."),
     )
 
 
@@ -198,17 +208,24 @@ def _power(groups: dict[str, list[Record]], names: Names) -> Section:
             mine = [r for r in records if r.value(f"{prefix}_power_w") is not None]
             batch = _most_common_batch(mine)
             mine = [r for r in mine if r.setup.batch == batch]
-            title = f"{model} · {SCOPE_WORDS[prefix]} · batch {batch}"
-            chart = _bars(title, mine, names, f"{prefix}_power_w", "mean power", ticks=_idle_ticks(mine, names, prefix))
+            title = f"{model} · {scope_words(prefix)} · {_batch_words(batch)}"
+            ticks = _idle_ticks(mine, names, prefix)
+            chart = _bars(title, mine, names, f"{prefix}_power_w", t("mean power"), ticks=ticks)
             charts += [chart] if chart else []
     return Section(
         "power",
-        "Power by scope, idle and loaded",
-        "Bars: mean power while the model runs. Diamond: model loaded, nothing running. Circle: machine idle. "
-        "Scopes that overlap are never summed.",
+        t("Power by scope, idle and loaded"),
+        t(
+            "Bars: mean power while the model runs. Diamond: model loaded, nothing running. Circle: machine idle. "
+            "Scopes that overlap are never summed."
+        ),
         tuple(charts),
         _why_none(groups, "gpu_power_w", "cpu_power_w"),
     )
+
+
+def _batch_words(batch: int | None) -> str:
+    return t("batch {batch}", batch=batch)
 
 
 def _most_common_batch(records: Sequence[Record]) -> int | None:
@@ -218,7 +235,7 @@ def _most_common_batch(records: Sequence[Record]) -> int | None:
 
 
 def _idle_ticks(records: Sequence[Record], names: Names, prefix: str) -> list[Tick]:
-    kinds = (("loaded_idle", "model loaded, idle", "diamond"), ("idle", "machine idle", "circle"))
+    kinds = (("loaded_idle", t("model loaded, idle"), "diamond"), ("idle", t("machine idle"), "circle"))
     return [
         Tick((names.lane(record), record.setup.precision), value, words, symbol)
         for record in _one_each(records, names)
@@ -240,13 +257,17 @@ def _energy(groups: dict[str, list[Record]], names: Names) -> Section:
             if energy_on(record, basis):
                 rows.setdefault((names.lane(record), record.setup.precision), record)
         groups_of_bars = _grouped(list(rows.values()), names, lambda r, b=basis: _energy_bars(r, b, names))  # type: ignore[misc]
-        spec = bar_chart(groups_of_bars, basis.gross, title="energy per inference")
-        charts.append(Chart(f"{model} · {basis.words}", spec, _bar_alt(groups_of_bars, "energy per inference")))
+        axis = t("energy per inference")
+        spec = bar_chart(groups_of_bars, basis.gross, title=axis)
+        charts.append(Chart(f"{model} · {basis.words}", spec, _bar_alt(groups_of_bars, axis)))
     return Section(
         "energy",
-        "Energy per inference",
-        "At the batch size that needs the least (b32: batch 32). Upper bar: gross. Lower, pale bar: net, without what "
-        "the machine draws with the model loaded and nothing running. Error bars: 95 % interval or model bounds.",
+        t("Energy per inference"),
+        t(
+            "At the batch size that needs the least (b32: batch 32). Upper bar: gross. Lower, pale bar: net, without "
+            "what the machine draws with the model loaded and nothing running. "
+            "Error bars: 95 % interval or model bounds."
+        ),
         tuple(charts),
         _why_none(groups, "gpu_energy_per_inference_j", "cpu_energy_per_inference_j"),
     )
@@ -263,7 +284,7 @@ def _energy_bars(record: Record, basis: EnergyBasis, names: Names) -> list[Bar]:
     if record.value(basis.net) is None:
         return [gross]
     net = _bar(record, basis.net, names, label=label)
-    return [gross, msgspec.structs.replace(net, secondary=True, faded=True, text=f"{net.text} net")]
+    return [gross, msgspec.structs.replace(net, secondary=True, faded=True, text=t("{value} net", value=net.text))]
 
 
 # --- bars and curves from records -------------------------------------------------------------------------------------
@@ -320,7 +341,7 @@ def _bar(
         low=low,
         high=high,
         colour=colour_of(record.setup.precision),
-        text=format_value(figure, told.value) + (" invalid" if invalid else ""),
+        text=format_value(figure, told.value) + (f" {t('invalid')}" if invalid else ""),
         hover=_hover(record, figure, told, names),
         modelled=is_modelled(told),
         faded=invalid,
@@ -329,23 +350,27 @@ def _bar(
 
 def _hover(record: Record, figure: str, told: Figure, names: Names) -> list[str]:
     """Return what is shown on pointing at a mark."""
-    lines = [names.configuration(record), f"{format_value(figure, told.value)} ({told.provenance.value})"]
+    lines = [names.configuration(record), f"{format_value(figure, told.value)} ({provenance_words(told.provenance)})"]
     if told.low is not None and told.high is not None:
-        lines.append(f"from {format_value(figure, told.low)} to {format_value(figure, told.high)}")
+        low, high = format_value(figure, told.low), format_value(figure, told.high)
+        lines.append(t("from {low} to {high}", low=low, high=high))
     if figure.startswith("latency"):
-        tails = (("median", "latency_p50_s"), ("p99", "latency_p99_s"), ("std", "latency_std_s"))
+        tails = ((t("median"), "latency_p50_s"), ("p99", "latency_p99_s"), (t("std"), "latency_std_s"))
         lines += [f"{word} {format_value(name, record.value(name))}" for word, name in tails if record.value(name)]
-    return [*lines, f"invalid: {record.reason}"] if record.status is Status.INVALID else lines
+    if record.status is Status.INVALID:
+        lines.append(t("invalid: {reason}", reason=recorded(record.reason)))
+    return lines
 
 
 def _bar_alt(groups: Sequence[tuple[str, Sequence[Bar]]], axis: str) -> str:
     """Say in a sentence what a bar chart shows."""
     bars = [(lane, bar) for lane, group in groups for bar in group if not bar.secondary]
-    told = f"Bar chart, {axis}: {len(bars)} configurations."
+    told = [t("Bar chart, {axis}: {count} configurations.", axis=axis, count=len(bars))]
     if any(bar.modelled for _, bar in bars):
-        told += " Hatched bars are modelled."
+        told.append(t("Hatched bars are modelled."))
     (low_lane, low), (high_lane, high) = (f(bars, key=lambda pair: pair[1].value) for f in (min, max))
-    return f"{told} Smallest {low.text} ({low_lane} {low.label}), largest {high.text} ({high_lane} {high.label})."
+    least, most = f"{low.text} ({low_lane} {low.label})", f"{high.text} ({high_lane} {high.label})"
+    return " ".join([*told, t("Smallest {least}, largest {most}.", least=least, most=most)])
 
 
 def _curves(groups: dict[str, list[Record]], names: Names, figure: str, axis: str, extra: str = "") -> list[Chart]:
@@ -362,7 +387,7 @@ def _curves(groups: dict[str, list[Record]], names: Names, figure: str, axis: st
         batches = {record.setup.batch for record in mine}
         title = " · ".join(filter(None, (model, extra)))
         if len(batches) == 1:
-            chart = _bars(f"{title} · batch {batches.pop()}", mine, names, figure, axis)
+            chart = _bars(f"{title} · {_batch_words(batches.pop())}", mine, names, figure, axis)
             charts += [chart] if chart else []
         elif batches:
             curves = [_curve(name, group, names, figure, symbols) for name, group in _series(mine, names).items()]
@@ -401,10 +426,12 @@ def _curve(name: str, records: Sequence[Record], names: Names, figure: str, symb
 def _curve_alt(curves: Sequence[Curve], figure: str, axis: str) -> str:
     """Say in a sentence what a chart of curves shows."""
     best, point = max(((curve, point) for curve in curves for point in curve.points), key=lambda pair: pair[1].value)
-    told = f"Line chart, {axis} over batch size: {len(curves)} configurations."
+    told = [t("Line chart, {axis} over batch size: {count} configurations.", axis=axis, count=len(curves))]
     if any(curve.modelled for curve in curves):
-        told += " Dashed lines are modelled."
-    return f"{told} Highest {format_value(figure, point.value)} ({best.name} at batch {point.batch})."
+        told.append(t("Dashed lines are modelled."))
+    highest = format_value(figure, point.value)
+    told.append(t("Highest {value} ({name} at batch {batch}).", value=highest, name=best.name, batch=point.batch))
+    return " ".join(told)
 
 
 def _gains(
@@ -427,7 +454,7 @@ def _gains(
 
 
 def _gain_bar(record: Record, ratio: Ratio, names: Names, modelled: bool) -> Bar:
-    verdict = {True: "significant", False: "no significant difference", None: "significance unknown"}
+    verdict = {True: t("significant"), False: t("no significant difference"), None: t("significance unknown")}
     return Bar(
         label=record.setup.precision,
         value=ratio.value,
@@ -449,4 +476,6 @@ def _why_none(groups: dict[str, list[Record]], *figures: str) -> str:
         for name in figures
         if (figure := record.figures.get(name)) and figure.note and figure.value is None
     }
-    return f"Not available: {'; '.join(sorted(reasons))}." if reasons else "These records have no such figures."
+    if not reasons:
+        return t("These records have no such figures.")
+    return t("Not available: {reasons}.", reasons="; ".join(map(recorded, sorted(reasons))))

@@ -4,6 +4,7 @@
   const text = (id) => document.getElementById(id).textContent;
   const charts = [...document.querySelectorAll(".chart")];
   const specs = JSON.parse(text("specs"));
+  const words = JSON.parse(text("texts"));
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const state = { drawn: 0, failed: 0, total: charts.length };
   document.documentElement.dataset.charts = "waiting";
@@ -46,7 +47,7 @@
       element.dataset.drawn = "yes";
     } catch (error) {
       state.failed += 1;
-      element.textContent = "This chart could not be drawn; its values are in the table of all records.";
+      element.textContent = words.failed;
       console.error(error);
     }
     element.querySelectorAll(".waiting").forEach((each) => each.remove());
@@ -97,7 +98,7 @@
   const giveUp = (error) => {
     document.documentElement.dataset.charts = "failed";
     document.getElementById("fallback").hidden = false;
-    charts.forEach((element) => (element.textContent = "No chart in this browser."));
+    charts.forEach((element) => (element.textContent = words.none));
     console.error(error);
   };
 
@@ -110,7 +111,7 @@
     const compare = (a, b) => {
       const [x, y] = [value(a), value(b)];
       if (x === "" || y === "") return (x === "") - (y === ""); // what has no value stays at the end
-      const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+      const order = isNaN(x) || isNaN(y) ? x.localeCompare(y, document.documentElement.lang) : x - y;
       return ascending ? order : -order;
     };
     [...body.rows].sort(compare).forEach((row) => body.append(row));
@@ -126,7 +127,7 @@
     const content = packed ? bytes("records") : await unpack("records");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([content], { type: packed ? "application/gzip" : "application/json" }));
-    link.download = packed ? "records.json.gz" : "records.json";
+    link.download = words.records + (packed ? ".json.gz" : ".json");
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });
