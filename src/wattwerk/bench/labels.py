@@ -231,14 +231,15 @@ class Names:
         self._parts = tuple(words for key, words in parts if len({key(record) for record in records}) > 1)
 
     def lane(self, record: Record, *, machine: bool = True) -> str:
-        """Return everything but precision and batch: ``onnxruntime``, or ``torch · cuda:0 · mode=compile``.
+        """Return everything but precision and batch: ``onnxruntime``, or ``laptop · torch · cpu · mode=compile``.
 
         Args:
             record: One of those that are named together.
             machine: Whether the machine is mentioned, where there are several.
         """
-        parts = [words for words in self._parts if machine or words is not _machine_words]
-        return " · ".join(filter(None, (record.setup.runtime, *(words(record) for words in parts))))
+        rest = [words(record) for words in self._parts if words is not _machine_words]
+        first = record.platform.label if machine and _machine_words in self._parts else ""
+        return " · ".join(filter(None, (first, record.setup.runtime, *rest)))
 
     def configuration(self, record: Record) -> str:
         """Return the configuration without the model: ``torch bf16 batch 1``, or ``… batch 1 (cuda:0, 8 threads)``."""

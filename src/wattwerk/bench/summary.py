@@ -23,7 +23,7 @@ from wattwerk.bench.labels import (
     without_load,
 )
 from wattwerk.bench.load_words import load_sentences
-from wattwerk.bench.naming import told_apart
+from wattwerk.bench.naming import machines_told_apart, told_apart
 from wattwerk.bench.pipeline_summary import pipeline_sentences
 from wattwerk.language import localised, recorded, t
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
@@ -133,7 +133,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
         default: The configuration that gains are counted from. Its runtime and precision are the default for the
             other models too; None chooses by ``labels.default_of``.
     """
-    records = told_apart(records)
+    records = machines_told_apart(told_apart(records))
     names = Names(records)
     models = tuple(_model(model, group, names, default) for model, group in by_model(without_load(records)).items())
     exclusions = tuple(

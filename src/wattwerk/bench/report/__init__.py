@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from wattwerk import export
-from wattwerk.bench.naming import told_apart
+from wattwerk.bench.naming import machines_told_apart, told_apart
 from wattwerk.bench.report.figures import is_plottable, sections
 from wattwerk.bench.report.page import page, script_texts
 from wattwerk.bench.summary import summarise
@@ -61,7 +61,7 @@ def render_report(records: Sequence[Record], *, title: str | None = None, defaul
             f"none of {len(records)} records has a figure to draw ({reason})",
             "see `wattwerk results show ID` for why each failed",
         )
-    named = told_apart(records)
+    named = machines_told_apart(told_apart(records))
     shown = sections(named, default=default)
     specs = [chart.spec for section in shown for chart in section.charts]
     parts = {
