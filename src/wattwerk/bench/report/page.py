@@ -22,8 +22,10 @@ from wattwerk.bench.labels import (
     status_words,
     times,
 )
+from wattwerk.bench.report.energy_charts import EFFICIENCIES
 from wattwerk.bench.report.facts import conditions, machine_facts, method_facts
-from wattwerk.bench.report.figures import EFFICIENCIES, Chart, Section, lane_symbols
+from wattwerk.bench.report.marks import lane_symbols
+from wattwerk.bench.report.section import Chart, Section
 from wattwerk.bench.summary import Choice, Goal, ModelSummary, Summary, quick_sentence, value_words
 from wattwerk.language import FOREIGN, current, day, recorded, t
 from wattwerk.records import Provenance, Record, Status
