@@ -346,6 +346,9 @@ def report(
     merge: Annotated[
         bool, typer.Option("--merge", help="Every argument is a file: a store (records.db) or an export.")
     ] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for every chart as SVG, PNG and CSV; needs Chromium, Chrome or Edge.")
+    ] = None,
     language: Annotated[str, typer.Option("--language", "-l", help="en or de.")] = "en",
     json: Json = False,
 ) -> None:
@@ -353,6 +356,7 @@ def report(
     from wattwerk import terminal
     from wattwerk.bench.campaign import gather
     from wattwerk.bench.report import write_report
+    from wattwerk.bench.report.pictures import write_figures
     from wattwerk.language import speaking
 
     if merge and not references:
@@ -360,8 +364,14 @@ def report(
     records = gather(references or ["last"], files=merge)
     with speaking(language):
         write_report(records, output, title=title)
-    told = {"file": str(output), "records": len(records)}
-    terminal.print_json(told) if json else terminal.say(f"{len(records)} records → {output}")
+        files = write_figures(records, figures) if figures else []
+    told = {"file": str(output), "records": len(records), "figures": [str(file) for file in files]}
+    if json:
+        terminal.print_json(told)
+        return
+    terminal.say(f"{len(records)} records → {output}")
+    if figures:
+        terminal.say(f"{len(files)} files of charts → {figures}")
 
 
 @app.command()

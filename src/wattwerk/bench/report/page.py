@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Final
@@ -37,6 +38,7 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'none'"
 )
 
+_UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|°C|[nµmkMGT]?(?:s|W|J|B|Hz))(?!\w))")
 _DASHED: Final = (
     '<svg class="mark long" viewBox="0 0 40 16" aria-hidden="true"><path d="M1 8h38" stroke-dasharray="7 5"/></svg>'
 )
@@ -95,6 +97,8 @@ def script_texts() -> dict[str, str]:
         "failed": t("This chart could not be drawn; its values are in the table of all records."),
         "none": t("No chart in this browser."),
         "records": t("records"),
+        "hatched": t("hatched: modelled, the error bar shows its bounds"),
+        "dashed": t("dashed, open marker: modelled"),
     }
 
 
@@ -143,6 +147,7 @@ def _foot() -> str:
 
 def escaped(text: str) -> str:
     """Return a text as HTML; what is English in a page of another language is marked as such."""
+    text = _UNIT.sub("\u00a0", text)  # a value and its unit stay on one line
     return html.escape(text).replace(FOREIGN[0], '<span lang="en">').replace(FOREIGN[1], "</span>")
 
 
@@ -272,9 +277,18 @@ def _section(section: Section, numbers: count[int]) -> str:
     )
 
 
+def _downloads(chart: Chart) -> str:
+    buttons = "".join(
+        f'<button type="button" data-form="{form}" aria-label="{html.escape(told)}">{form.upper()}</button>'
+        for form in ("png", "svg", "csv")
+        for told in [t("{form} of {chart}", form=form.upper(), chart=chart.title)]
+    )
+    return f'<span class="downloads">{buttons}</span>'
+
+
 def _chart(chart: Chart, number: int) -> str:
     return (
-        f"<figure><figcaption><h3>{html.escape(chart.title)}</h3></figcaption>"
+        f"<figure><figcaption><h3>{html.escape(chart.title)}</h3>{_downloads(chart)}</figcaption>"
         f'<div class="chart" role="img" aria-label="{html.escape(chart.alt)}" data-spec="{number}" '
         f'style="min-height:{chart.spec["height"]}px"><p class="waiting">{t("Drawing …")}</p></div></figure>'
     )
@@ -319,7 +333,7 @@ def _table(records: Sequence[Record]) -> str:
     return (
         f'<section id="records-table" aria-labelledby="records-title"><h2 id="records-title">{t("All records")}</h2>'
         f'<p class="intro">{escaped(intro)}</p>'
-        '<div class="table" role="region" aria-labelledby="records-title" tabindex="0">'
+        f'<div class="table" role="region" aria-label="{t("Table, scrolls sideways")}" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         f'<p class="actions"><button class="button" id="download" type="button">{t("Download the records (JSON)")}'
         f"</button><span>{t('Every figure with its scope, provenance and bounds.')}</span></p></section>\n"
