@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from wattwerk.bench.labels import PRECISIONS
+from wattwerk.language import SEPARATORS, current
 from wattwerk.units import UNITS, format_value, unit_of
 
 Spec = dict[str, Any]
@@ -62,6 +63,7 @@ def base_layout(title: str) -> Spec:
             "font": {"color": "@text", "size": 13},
             "align": "left",
         },
+        "separators": SEPARATORS[current()],
         "showlegend": False,
         "barmode": "overlay",
         "hovermode": "closest",

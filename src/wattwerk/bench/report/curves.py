@@ -87,6 +87,7 @@ def _curve(curve: Curve, factor: float, shift: float) -> Spec:
         "name": html.escape(curve.name),
         "x": [short(point.batch * 2**shift) for point in points],
         "y": [short(point.value / factor) for point in points],
+        "customdata": [point.batch for point in points],  # without the shift
         "line": {"color": curve.colour, "width": 2, "dash": "dash" if curve.modelled else "solid"},
         "marker": {
             "symbol": ["x-thin-open" if p.invalid else curve.symbol + ("-open" if open_ else "") for p in points],

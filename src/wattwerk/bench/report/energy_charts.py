@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from wattwerk.bench.labels import SCOPE_WORDS, EnergyBasis, Names, common_basis, energy_on, on_accelerator
+from wattwerk.bench.labels import EnergyBasis, Names, common_basis, energy_on, on_accelerator, scope_words
 from wattwerk.bench.report.bars import Bar, Tick, bar_chart
 from wattwerk.bench.report.marks import Groups, bar_alt, bar_of, bars_of, curves_of, grouped, one_each, why_none
 from wattwerk.bench.report.section import Chart, Section
@@ -75,7 +75,7 @@ def power(groups: Groups, names: Names) -> Section:
             mine = [r for r in records if r.value(f"{prefix}_power_w") is not None]
             batch = _most_common_batch(mine)
             mine = [r for r in mine if r.setup.batch == batch]
-            title = t("{model} · {scope} · batch {batch}", model=model, scope=SCOPE_WORDS[prefix], batch=batch)
+            title = t("{model} · {scope} · batch {batch}", model=model, scope=scope_words(prefix), batch=batch)
             ticks = _idle_ticks(mine, names, prefix)
             chart = bars_of(title, mine, names, f"{prefix}_power_w", t("mean power"), ticks=ticks)
             charts += [chart] if chart else []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from wattwerk.bench.labels import (
     Names,
     device_of,
-    machine_words,
     precision_order,
     processing_of,
     ranked,
@@ -59,11 +58,7 @@ def levels(groups: Groups, names: Names, default: Record | None, published: Sequ
     charts = []
     for model, records in groups.items():
         plain = [record for record in ranked(records) if streams_of(record) == 1]
-        machine = machine_words(plain)
-        devices = {
-            _device(record, machine): [r for r in plain if _device(r, machine) == _device(record, machine)]
-            for record in plain
-        }
+        devices = {_device(record): [r for r in plain if _device(r) == _device(record)] for record in plain}
         for device, mine in sorted(devices.items()):
             chart = _ladder(
                 model, mine, names, default, published, device=" · ".join(device) if len(devices) > 1 else ""
@@ -82,8 +77,8 @@ def levels(groups: Groups, names: Names, default: Record | None, published: Sequ
     )
 
 
-def _device(record: Record, machine: Callable[[Record], str]) -> tuple[str, str]:
-    return machine(record), device_of(record).lower()
+def _device(record: Record) -> tuple[str, str]:
+    return record.platform.label, device_of(record).lower()
 
 
 def _ladder(

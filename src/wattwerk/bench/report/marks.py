@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from wattwerk.bench.labels import Names, is_modelled, on_accelerator, precision_order, times
+from wattwerk.bench.labels import Names, is_modelled, on_accelerator, precision_order, provenance_words, times
 from wattwerk.bench.report.bars import Bar, Tick, bar_chart
 from wattwerk.bench.report.base import SYMBOLS, colour_of
 from wattwerk.bench.report.curves import Curve, Point, curve_chart
 from wattwerk.bench.report.section import Chart
-from wattwerk.language import t
+from wattwerk.language import recorded, t
 from wattwerk.metering.statistics import Ratio
-from wattwerk.records import Figure, Provenance, Record, Status
+from wattwerk.records import Figure, Record, Status
 from wattwerk.units import format_value
 
 Groups = dict[str, list[Record]]
@@ -100,17 +100,6 @@ def bar_of(record: Record, figure: str, names: Names, bounds: Bounds | None = No
     )
 
 
-def provenance_words(provenance: Provenance) -> str:
-    """Return where a value comes from, as people read it."""
-    words = {
-        Provenance.MEASURED: t("measured"),
-        Provenance.DERIVED: t("derived"),
-        Provenance.MODELLED: t("modelled"),
-        Provenance.UNAVAILABLE: t("unavailable"),
-    }
-    return words[provenance]
-
-
 def hover(record: Record, figure: str, told: Figure, names: Names) -> list[str]:
     """Return what is shown on pointing at a mark."""
     lines = [
@@ -128,7 +117,9 @@ def hover(record: Record, figure: str, told: Figure, names: Names) -> list[str]:
     if figure.startswith("latency"):
         tails = ((t("median"), "latency_p50_s"), ("p99", "latency_p99_s"), (t("std"), "latency_std_s"))
         lines += [f"{word} {format_value(name, record.value(name))}" for word, name in tails if record.value(name)]
-    return [*lines, t("invalid: {reason}", reason=record.reason)] if record.status is Status.INVALID else lines
+    return (
+        [*lines, t("invalid: {reason}", reason=recorded(record.reason))] if record.status is Status.INVALID else lines
+    )
 
 
 def bar_alt(groups: Sequence[tuple[str, Sequence[Bar]]], axis: str) -> str:
@@ -264,5 +255,5 @@ def why_none(groups: Groups, *figures: str) -> str:
         if (figure := record.figures.get(name)) and figure.note and figure.value is None
     }
     if reasons:
-        return t("Not available: {reasons}.", reasons="; ".join(sorted(reasons)))
+        return t("Not available: {reasons}.", reasons="; ".join(map(recorded, sorted(reasons))))
     return t("These records have no such figures.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from wattwerk.bench.labels import EnergyBasis, Names, common_basis, energy_on, ranked
+from wattwerk.bench.labels import EnergyBasis, Names, common_basis, energy_on, provenance_words, ranked
 from wattwerk.bench.report.base import colour_of
-from wattwerk.bench.report.marks import Groups, lane_symbols, provenance_words
+from wattwerk.bench.report.marks import Groups, lane_symbols
 from wattwerk.bench.report.scatter import Axis, Mark, front_chart
 from wattwerk.bench.report.section import Chart, Section
 from wattwerk.language import t

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from wattwerk.bench.labels import Names, by_model, precision_order, processing_of
+from wattwerk.bench.labels import Names, by_model, precision_order, processing_of, processing_words, provenance_words
 from wattwerk.bench.pipeline import PHASES
 from wattwerk.bench.report.bars import Bar, Tick
-from wattwerk.bench.report.marks import one_each, provenance_words
+from wattwerk.bench.report.marks import one_each
 from wattwerk.bench.report.published import Published, beside, published_bar
 from wattwerk.bench.report.section import Chart, Section
 from wattwerk.bench.report.stacks import Part, Stack, stack_chart
@@ -29,12 +29,6 @@ def phase_words(phase: str) -> str:
         "postprocess": t("post-processing"),
     }
     return words[phase]
-
-
-def processing_words(processing: str) -> str:
-    """Return what a way of processing is called."""
-    words = {"sequential": t("sequential"), "vectorised": t("vectorised"), "overlapped": t("overlapped")}
-    return words.get(processing, processing)
 
 
 def pipelines(records: Sequence[Record], published: Sequence[Published] = ()) -> Section | None:
