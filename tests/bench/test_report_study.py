@@ -12,6 +12,7 @@ from tests.bench.samples import MODELS, SERVER, laptop_sweep, latencies, modelle
 
 from wattwerk.bench.labels import Names
 from wattwerk.bench.report import render_report, shown_records
+from wattwerk.bench.report.bars import Bar, bar_chart
 from wattwerk.bench.report.figures import sections
 from wattwerk.bench.report.published import ipa_study
 from wattwerk.bench.report.roofline import intensity_of, peak_of
@@ -303,6 +304,14 @@ def test_published_values_stand_where_they_belong():
     levels = [record("yolov9-c", "torch", p, figures=latencies(s, 1)) for p, s in (("fp32", 2e-3), ("fp16", 1e-3))]
     (chart,) = _section(levels, "levels", published=ipa_study()).charts
     assert _bars(chart)[-2:] == pytest.approx([1 / (1 - 0.075), 1 / (1 - 0.718)], rel=1e-4)
+
+
+def test_long_names_keep_what_sets_them_apart():
+    """Names too long for a phone lose the parts that all have in common, not the one that differs."""
+    bars = [Bar(label="fp32", value=1.0, colour="@fp32", text="1 s")]
+    names = [f"a-server-with-a-name · {runtime} · cuda:0 · 2 streams" for runtime in ("torch", "torch-compile")]
+    spec = bar_chart([(name, bars) for name in names], "x_s", title="time")
+    assert [each["text"] for each in spec["layout"]["annotations"]] == ["<b>torch</b>", "<b>torch-compile</b>"]
 
 
 def test_a_part_of_the_names_can_be_left_out():

@@ -12,6 +12,10 @@ from wattwerk.bench.report.base import HATCH, Spec, axis_unit, base_layout, cut,
 from wattwerk.units import format_value
 
 ROW_PX: Final = 30
+#: of a group's name and a label at the axis together: what a phone can show
+_LINE_LETTERS: Final = 42
+#: between the parts of a lane's name
+_PART: Final = " · "
 FRAME_PX: Final = 64
 #: between a mark and the text behind it; plotly drops plain spaces at the beginning
 _MARK_ROOM: Final = "\u2002\u2009"
@@ -95,7 +99,10 @@ def bar_chart(
         "showgrid": False,
         "zeroline": False,
     }
-    layout["annotations"] = [_header(place, text) for place, text in headers]
+    room_letters = _LINE_LETTERS - max(len(bar.label) for _, bar in rows)
+    layout["annotations"] = [
+        _header(place, text) for (place, _), text in zip(headers, _short_names(groups, room_letters), strict=True)
+    ]
     if reference is not None:
         layout["shapes"] = [_reference_line(reference / factor)]
     positions = {(group, bar.label): row for (group, _), (row, bar) in zip(_flat(groups), rows, strict=True)}
@@ -105,6 +112,17 @@ def bar_chart(
         beyond[row] = max(beyond.get(row, 0.0), tick.value)
     data = [_bars(rows, factor), _bar_texts(rows, factor, reference or 0.0, beyond), *_ticks(ticks, positions, factor)]
     return {"data": data, "layout": layout, "height": round(ROW_PX * (places + 0.7) + FRAME_PX), "room": room}
+
+
+def _short_names(groups: Sequence[tuple[str, Sequence[Bar]]], longest: int) -> list[str]:
+    """Return the groups' names; where one is too long, all without the parts that they share, and then cut."""
+    names = [label for label, _ in groups]
+    if max(map(len, names)) <= longest:
+        return names
+    own = [set(label.split(_PART)) for label, bars in groups if not all(bar.published for bar in bars)]
+    shared = set.intersection(*own) if own else set()
+    shorter = [_PART.join(part for part in name.split(_PART) if part not in shared) or name for name in names]
+    return [cut(name, longest) for name in shorter]
 
 
 def _flat(groups: Sequence[tuple[str, Sequence[Bar]]]) -> list[tuple[str, Bar]]:
@@ -221,7 +239,7 @@ def _header(place: float, text: str) -> Spec:
         "y": place,
         "yref": "y",
         "yanchor": "middle",
-        "text": f"<b>{html.escape(cut(text))}</b>",
+        "text": f"<b>{html.escape(text)}</b>",
         "showarrow": False,
         "font": {"size": 13, "color": "@text"},
         "bgcolor": "@surface",

@@ -85,9 +85,13 @@ def errors(values: Sequence[tuple[float, float | None, float | None]], factor: f
     }
 
 
-def cut(text: str, longest: int = 44) -> str:
-    """Shorten a group's name to what a phone can show; the hover text and the table have it in full."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+def cut(text: str, longest: int) -> str:
+    """Shorten a group's name to what a phone can show; the hover text and the table have it in full.
+
+    It is cut in the middle: names of lanes begin with the machine and end with what sets neighbours apart.
+    """
+    head = longest // 2
+    return text if len(text) <= longest else f"{text[:head].rstrip()}…{text[-(longest - head - 1) :].lstrip()}"
 
 
 def lines(texts: Sequence[str]) -> str:

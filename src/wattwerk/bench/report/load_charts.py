@@ -178,7 +178,7 @@ def streams(groups: Groups) -> Section | None:
         lines = _stream_lines(records, names)
         basis = common_basis([record for line in lines.values() for record in line])
         figures = [("latency_p50_s", t("median latency")), ("throughput_per_s", t("samples per second, all streams"))]
-        figures += [(basis.gross, t("energy per inference, {basis}", basis=basis.words))] if basis else []
+        figures += [(basis.gross, t("energy per inference"))] if basis else []
         charts += [
             chart for figure, axis in figures if (chart := _stream_chart(model, figure, axis, lines, names)) is not None
         ]

@@ -73,10 +73,10 @@ def _chart(model: str, figure: str, records: Sequence[Record], names: Names, sym
     marks = [_mark(record, figure, basis, names, symbols, chosen=record.id in best) for record in least]
     spec = front_chart(
         marks,
-        Axis(basis.gross, t("energy per inference, {basis}", basis=basis.words)),
+        Axis(basis.gross, t("energy per inference")),
         Axis(figure, accuracy_words(figure)),
     )
-    return Chart(f"{model} · {accuracy_words(figure)}", spec, _alt(marks, figure))
+    return Chart(f"{model} · {accuracy_words(figure)} · {basis.words}", spec, _alt(marks, figure))
 
 
 def _least(records: Sequence[Record], basis: EnergyBasis, names: Names) -> list[Record]:

@@ -11,7 +11,9 @@ import msgspec
 from wattwerk.bench.report.bars import Bar, Tick, bar_chart
 from wattwerk.bench.report.base import Spec, lines, short
 
-_KEY_PX: Final = 30
+_KEY_ROW_PX: Final = 20
+#: what a phone has beside the labels
+_KEY_WIDTH_PX: Final = 270
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -47,22 +49,44 @@ def stack_chart(
     stacks = [stack for _, group in groups for stack in group]
     factor = _factor(stacks, whole["x"])
     spec["data"] = [*_part_traces(stacks, whole["y"], factor), *_whole_traces(stacks, whole), *rest]
-    spec["layout"] |= {
-        "showlegend": True,
-        "legend": {
-            "orientation": "h",
-            "xref": "container",
-            "x": 0,
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "bottom",
-            "itemclick": False,
-            "itemdoubleclick": False,
-            "font": {"size": 12},
-        },
+    key, rows = _key(stacks)
+    spec["layout"]["annotations"] = spec["layout"]["annotations"] + key
+    spec["layout"]["margin"] = spec["layout"]["margin"] | {"t": rows * _KEY_ROW_PX + 8}
+    return spec | {"height": spec["height"] + rows * _KEY_ROW_PX}
+
+
+def _key(stacks: Sequence[Stack]) -> tuple[list[Spec], int]:
+    """Return the names of the parts in their colours, and how many rows they take.
+
+    plotly's own key takes room from the chart, and on a phone a row for each name.
+    """
+    parts = {part.name: part.colour for stack in stacks for part in stack.parts}
+    places: list[tuple[int, int, str]] = []
+    row, left = 0, 0
+    for name in parts:
+        width = round(7.2 * (len(name) + 3))
+        if left and left + width > _KEY_WIDTH_PX:
+            row, left = row + 1, 0
+        places.append((row, left, name))
+        left += width
+    rows = row + 1
+    return [_key_entry(name, parts[name], left, rows - row) for row, left, name in places], rows
+
+
+def _key_entry(name: str, colour: str, left: int, above: int) -> Spec:
+    return {
+        "xref": "paper",
+        "x": 0,
+        "xanchor": "left",
+        "xshift": left,
+        "yref": "paper",
+        "y": 1,
+        "yanchor": "top",
+        "yshift": above * _KEY_ROW_PX + 4,
+        "text": f"■ {html.escape(name)}",
+        "showarrow": False,
+        "font": {"size": 12, "color": colour},
     }
-    spec["layout"]["margin"] = spec["layout"]["margin"] | {"t": _KEY_PX}
-    return spec | {"height": spec["height"] + _KEY_PX}
 
 
 def _factor(stacks: Sequence[Stack], drawn: Sequence[float]) -> float:
@@ -97,7 +121,7 @@ def _part_trace(name: str, placed: Sequence[tuple[float, float, Part, Bar]], fac
         },
         "hovertext": [lines(part.hover) for _, _, part, _ in placed],
         "hovertemplate": "%{hovertext}<extra></extra>",
-        "showlegend": True,
+        "showlegend": False,
     }
 
 
