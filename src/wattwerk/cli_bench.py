@@ -24,6 +24,8 @@ Examples:
 
   wattwerk bench detr-r50 --pipeline --processing all --batch 1,8
 
+  wattwerk bench --study ipa --estimate
+
   wattwerk bench --resume
 """
 
@@ -83,6 +85,13 @@ def bench(
     ] = None,
     latency_limit: Annotated[float | None, typer.Option(help="How many seconds a query may take.")] = None,
     percentile: Annotated[float | None, typer.Option(help="Percent of the queries that keep the limit.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="A study file, or the name of one: ipa. Models and -r -p -b -d take a part of it."),
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Tell how much there is to do and how long it takes, and stop.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="A TOML file with all of this.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the last sweep that was cut off.")] = False,
     report: Annotated[Path | None, typer.Option(help="Where the report goes (in WATTWERK_HOME).")] = None,
@@ -125,9 +134,25 @@ def bench(
         "scenarios": _words(scenario),
         "load": {"latency_limit_s": latency_limit, "percentile": percentile},
     }
+    if estimate and resume:
+        raise ConfigError("--estimate and --resume do not go together", "leave one of them out")
+    if estimate:
+        _show_forecast(campaign.estimate(asked, config, study=study), json)
+        return
     with terminal.SweepProgress(shown=not json) as progress:
-        outcome = campaign.bench(asked, config, resume=resume, report=report, listener=progress)
+        outcome = campaign.bench(asked, config, study=study, resume=resume, report=report, listener=progress)
     _show_outcome(outcome, json)
+
+
+def _show_forecast(forecast: Any, json: bool) -> None:
+    from wattwerk import terminal
+
+    if json:
+        terminal.print_json(forecast.as_dict())
+        return
+    terminal.out.print(terminal.forecast_table(forecast))
+    for line in ["", *forecast.reasons(), "", f"{forecast.sentence()}."]:
+        terminal.say(line)
 
 
 def _show_outcome(outcome: Any, json: bool) -> None:

@@ -172,6 +172,7 @@ _STATUS_WORDS: Final = {
     Status.FAILED: "failed",
     Status.OUT_OF_MEMORY: "out of memory",
     Status.UNSUPPORTED: "unsupported",
+    Status.SKIPPED: "skipped",
 }
 
 
