@@ -139,8 +139,19 @@ def legend(records: Sequence[Record]) -> list[str]:
         lines.append("~ modelled from the load of the CPU, not measured")
     lines += [f"! invalid: {_name(r)}: {r.reason}" for r in records if r.status is Status.INVALID]
     lines += [f"meter at fault: {fault}" for fault in faults_of(records)]
-    lines += [f"{_MARKS[r.status]}: {_name(r)}: {r.reason}" for r in records if r.reason and not r.figures]
-    return list(dict.fromkeys(lines))
+    return [*dict.fromkeys(lines), *_without_figures(records)]
+
+
+def _without_figures(records: Sequence[Record]) -> list[str]:
+    """Return a line for each reason for which there are no figures."""
+    names: dict[tuple[Status, str], list[str]] = {}
+    for record in records:
+        if record.reason and not record.figures:
+            names.setdefault((record.status, record.reason), []).append(_name(record))
+    return [
+        f"{_MARKS[status]}: {each[0]}{f' and {len(each) - 1} more' if len(each) > 1 else ''}: {reason}"
+        for (status, reason), each in names.items()
+    ]
 
 
 def _told_apart(records: Sequence[Record]) -> list[Record]:

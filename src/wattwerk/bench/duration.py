@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -17,9 +18,22 @@ BLOCKS: Final = 4
 #: A model that is this slow fills the caches anew in each iteration anyway.
 SETTLES_BELOW_S: Final = 0.1
 
+#: What has begun may take so many times its limit, since loading it again elsewhere would cost more.
+OVERRUN: Final = 1.5
+
 _WINDOWS_EXTRA_S: Final = 0.5
 _QUIET_S: Final = 0.3
 _RESTS: Final = 3
+
+
+class TooSlowError(Exception):
+    """Tell that a configuration would take much longer than its limit, and how long an iteration took in seconds."""
+
+    def __init__(self, iteration_s: float, limit_s: float) -> None:
+        super().__init__(
+            f"an iteration took {iteration_s:.3g} s, so that measuring takes longer than max_time_s = {limit_s:g}"
+        )
+        self.iteration_s = iteration_s
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -39,6 +53,17 @@ class Counts(msgspec.Struct, frozen=True):
     def calls(self) -> int:
         """All of them."""
         return self.warmup + self.iterations + BLOCKS * self.settling
+
+
+def check_fits(procedure: Procedure, iteration_s: float) -> None:
+    """Refuse what would take much longer than its limit, now that the time of an iteration is known.
+
+    Raises:
+        TooSlowError: Even with the fewest iterations.
+    """
+    limit_s = procedure.max_time_s
+    if limit_s and least_s(procedure, [iteration_s]) > OVERRUN * limit_s:
+        raise TooSlowError(iteration_s, limit_s)
 
 
 def fitted(procedure: Procedure, iteration_s: float, loops: int = 1) -> Counts:
@@ -80,6 +105,17 @@ def loop_s(procedure: Procedure, iteration_s: float, loops: int = 1) -> float:
     counts = fitted(procedure, iteration_s, loops)
     warmup_s = max(counts.warmup * iteration_s, procedure.warmup_s)
     return warmup_s + (counts.calls - counts.warmup) * iteration_s + windows_s(procedure, iteration_s)
+
+
+def least_s(procedure: Procedure, times_s: Sequence[float]) -> float:
+    """Return how long measuring takes with the fewest iterations that a limit may leave.
+
+    Args:
+        procedure: What was asked for.
+        times_s: The time of an iteration, in seconds; of a pipeline, of the whole and of each phase.
+    """
+    tight = msgspec.structs.replace(procedure, max_time_s=1e-9)
+    return rests_s(procedure) + sum(loop_s(tight, each) for each in times_s)
 
 
 def rests_s(procedure: Procedure) -> float:

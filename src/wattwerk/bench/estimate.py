@@ -18,7 +18,7 @@ from typing import Final, Literal
 import msgspec
 import psutil
 
-from wattwerk.bench.duration import loop_s, measuring_s, rests_s
+from wattwerk.bench.duration import OVERRUN, least_s, loop_s, measuring_s, rests_s
 from wattwerk.bench.pipeline import PHASES
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.catalog import models
@@ -39,7 +39,7 @@ _UNKNOWN_FLOPS: Final = 10e9
 #: Least time of an iteration on an accelerator, while the host starts its kernels: eager, compiled.
 _HOST_S: Final = {True: 8e-3, False: 2e-3}
 #: Seconds until a model can run, the start of the worker's process included: a round number for each runtime.
-_LOAD_S: Final = {"onnxruntime": 2.0, "openvino": 4.0, "torch": 5.0, "torch-compile": 40.0, "torch-cuda-graph": 8.0}
+_LOAD_S: Final = {"onnxruntime": 2.0, "openvino": 4.0, "torch": 3.0, "torch-compile": 40.0, "torch-cuda-graph": 8.0}
 _OTHER_LOAD_S: Final = 10.0
 #: Starting, filling in weights, evaluating and storing, beside what the loops take.
 _AROUND_S: Final = 2.0
@@ -48,6 +48,8 @@ _PHOTO_S: Final = {"sequential": (0.03, 0.01), "vectorised": (0.006, 0.003), "ov
 #: Runs of LoadGen until the highest load of ``server`` is found; the other scenarios need one.
 _SEARCH_RUNS: Final = 8
 _LATEST: Final = 9
+#: How many times too long a guess may be.
+_DOUBT: Final = 3.0
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -91,15 +93,30 @@ class Estimator:
         around_s = self.load_s(configuration) + self._latest(self._around, configuration.runtime, _AROUND_S)
         if configuration.load is not None:
             measuring = self._load_run_s(configuration, procedure, iteration_s)
-            return Expected(iteration_s, measuring, measuring + around_s, basis, measuring)
-        if not configuration.processing:
-            measuring = measuring_s(procedure, iteration_s * configuration.streams)
-            least = _least_s(procedure, [iteration_s * configuration.streams])
-            return Expected(iteration_s, measuring, measuring + around_s, basis, least)
-        before_s, after_s = self._photos_s(configuration)
-        times = [before_s + iteration_s + after_s, before_s, iteration_s, after_s]
+            return Expected(iteration_s, measuring, measuring + around_s, basis, 0.0)
+        times = self._times_s(configuration, iteration_s)
         measuring = rests_s(procedure) + sum(loop_s(procedure, each, len(times)) for each in times)
-        return Expected(times[0], measuring, measuring + around_s, basis, _least_s(procedure, times))
+        if procedure.max_time_s:  # the worker gives up what takes longer
+            measuring = min(measuring, max(OVERRUN * procedure.max_time_s, 2 * times[0]))
+        return Expected(times[0], measuring, measuring + around_s, basis, self._least_s(configuration, procedure))
+
+    def _times_s(self, configuration: Configuration, iteration_s: float) -> list[float]:
+        """Return how long an iteration of each loop takes: of the whole, and of each phase of a pipeline."""
+        if not configuration.processing:
+            return [iteration_s * configuration.streams]
+        before_s, after_s = self._photos_s(configuration)
+        return [before_s + iteration_s + after_s, before_s, iteration_s, after_s]
+
+    def _least_s(self, configuration: Configuration, procedure: Procedure) -> float:
+        """Return how long measuring takes at least.
+
+        Where no record of the model is known, the lower of guess and correction is taken, divided by what the guess may
+        be off: trying costs two iterations, while what is never tried is never known.
+        """
+        iteration_s, basis = self.iteration_s(configuration)
+        if basis not in ("this configuration", "this model"):
+            iteration_s = min(iteration_s, self._guess_s(configuration)) / _DOUBT
+        return least_s(procedure, self._times_s(configuration, iteration_s))
 
     def iteration_s(self, configuration: Configuration) -> tuple[float, Basis]:
         """Return how long the model is expected to run for one batch, in seconds, and what that is derived from."""
@@ -118,7 +135,11 @@ class Estimator:
     def learn(self, record: Record) -> None:
         """Learn from a record, if it is one of this machine with what is needed."""
         configuration = configuration_of(record)
-        if configuration is None or record.status not in (Status.OK, Status.INVALID) or not self._is_here(record):
+        if configuration is None or not self._is_here(record):
+            return
+        if record.status is Status.SKIPPED:
+            self._learn_iteration(configuration, record.setup.protocol.get("iteration_s"))
+        if record.status not in (Status.OK, Status.INVALID):
             return
         if load_s := _value(record, "load_s"):
             family = (configuration.runtime, configuration.precision)
@@ -129,11 +150,15 @@ class Estimator:
         own_s = _value(record, "inference_p50_s" if configuration.processing else "latency_p50_s")
         if not own_s:
             return
-        for _, key in _keys(configuration):
-            self._iteration[key].append(own_s / self._guess_s(configuration))
+        self._learn_iteration(configuration, own_s)
         if configuration.processing:
             self._learn_photos(record, configuration)
         self._learn_around(record, configuration)
+
+    def _learn_iteration(self, configuration: Configuration, iteration_s: object) -> None:
+        if isinstance(iteration_s, float) and iteration_s > 0:
+            for _, key in _keys(configuration):
+                self._iteration[key].append(iteration_s / self._guess_s(configuration))
 
     def _learn_photos(self, record: Record, configuration: Configuration) -> None:
         found = [(_value(record, f"{phase}_p50_s") or 0.0) / configuration.batch for phase in (PHASES[0], PHASES[2])]
@@ -245,15 +270,6 @@ def _keys(configuration: Configuration) -> list[tuple[Basis, Hashable]]:
         ("this runtime", (runtime, precision, device)),
         ("this device", device),
     ]
-
-
-def _least_s(procedure: Procedure, times_s: list[float]) -> float:
-    """Return how long measuring takes with the fewest iterations that a limit may leave."""
-    tight = msgspec.structs.replace(procedure, max_time_s=1e-9)
-    found = rests_s(procedure)
-    for each in times_s:
-        found += loop_s(tight, each)
-    return found
 
 
 def _on_cpu(configuration: Configuration) -> bool:

@@ -98,6 +98,11 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+def _place(sweep: Sweep, its: Configuration) -> tuple[int, str, str, str, str, int]:
+    rank = sweep.course.ranks[sweep.configurations.index(its)] if sweep.course else 0
+    return rank, its.model, its.runtime, its.precision, its.processing, its.batch
+
+
 def forecast(
     sweep: Sweep, open_ones: Sequence[Configuration], done: Sequence[Record], known: Sequence[Record]
 ) -> Forecast:
@@ -115,7 +120,7 @@ def forecast(
     rows = [
         Row(each, estimator.expect(each, sweep.procedure_of(each)), reason) for each, reason in schedule.prospects()
     ]
-    rows.sort(key=lambda row: course.ranks[sweep.configurations.index(row.configuration)] if course else 0)
+    rows.sort(key=lambda row: _place(sweep, row.configuration))
     return Forecast(
         rows=tuple(rows),
         left_out=course.left_out if course else (),

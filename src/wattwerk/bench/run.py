@@ -260,6 +260,8 @@ def _setup(sweep: Sweep, configuration: Configuration, answer: Measurement | Tro
         protocol["concurrent_streams"] = configuration.streams
     if configuration.processing:
         protocol |= {"processing": configuration.processing, "images": configuration.images}
+    if isinstance(answer, Trouble) and answer.iteration_s:
+        protocol["iteration_s"] = answer.iteration_s
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
         made = sum(len(block.durations_ns) for block in answer.blocks)

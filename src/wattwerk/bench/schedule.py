@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
 
 from wattwerk.bench.estimate import Estimator, Expected, duration_s
 from wattwerk.bench.scenario import Configuration, Sweep
 from wattwerk.records import Record
 from wattwerk.units import format_value, rough_time
-
-#: How many times too high an estimate may be that no record of the same model stands behind: it is tried before it is
-#: skipped, unless it is longer by more than that.
-_DOUBT: Final = 3.0
 
 
 class Schedule:
@@ -91,8 +86,7 @@ class Schedule:
     def _too_long(self, configuration: Configuration, expected: Expected) -> bool:
         """Tell whether not even the fewest iterations would keep the limit of one configuration."""
         limit_s = self._sweep.procedure_of(configuration).max_time_s
-        doubt = 1.0 if expected.basis in ("this configuration", "this model") else _DOUBT
-        return bool(limit_s) and expected.least_s > limit_s * doubt
+        return bool(limit_s) and expected.least_s > limit_s
 
     def _gone_s(self) -> float:
         return self._spent_s + time.monotonic() - self._start_s

@@ -19,7 +19,7 @@ from time import perf_counter_ns
 
 import msgspec
 
-from wattwerk.bench.duration import BLOCKS, Counts, fitted
+from wattwerk.bench.duration import BLOCKS, Counts, TooSlowError, check_fits, fitted
 from wattwerk.bench.pipeline import PHASES
 from wattwerk.bench.pipeline_setup import prepare
 from wattwerk.bench.scenario import Configuration, Procedure
@@ -43,10 +43,17 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """Word from the worker: the configuration has no result, and why."""
+    """Word from the worker: the configuration has no result, and why.
+
+    Attributes:
+        status: How it ended.
+        reason: Why.
+        iteration_s: How long an iteration took, in seconds, where that is why; None else.
+    """
 
     status: Status
     reason: str
+    iteration_s: float | None = None
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -134,6 +141,8 @@ def answer(
 
             return streams.measure(configuration, procedure, tell)
         return _measure(configuration, procedure, gate, tell)
+    except TooSlowError as error:
+        return Trouble(Status.SKIPPED, str(error), error.iteration_s)
     except MemoryError as error:
         return Trouble(Status.OUT_OF_MEMORY, f"does not fit in memory ({error})" if str(error) else "out of memory")
     except (UnavailableError, ConversionError) as error:
@@ -251,9 +260,13 @@ def warm_up(call: Callable[[], object], procedure: Procedure, loops: int = 1) ->
         call: One iteration.
         procedure: What was asked for.
         loops: How many times this and what follows is done for a configuration: more than once for a pipeline.
+
+    Raises:
+        TooSlowError: Measuring would take much longer than its limit.
     """
     call()  # the first one may still load or compile something
     second_s = time_calls(call, 1)[0] / 1e9
+    check_fits(procedure, second_s)
     counts = fitted(procedure, second_s, loops)
     _, ends = run_for(call, max(0.0, procedure.warmup_s - second_s), max(0, counts.warmup - 2))
     return len(ends) + 2, counts
