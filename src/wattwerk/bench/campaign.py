@@ -95,8 +95,9 @@ def bench(
         interrupted = False
         with held:
             try:
-                done = store.records(sweep.id)
-                heard.planned(forecast(sweep, remaining(sweep, done), done, store.records()).sentence())
+                if sweep.course:
+                    done = store.records(sweep.id)
+                    heard.planned(forecast(sweep, remaining(sweep, done), done, store.records()).sentence())
                 run_sweep(sweep, store, heard)
                 store.finish_plan(sweep.id)
             except KeyboardInterrupt:

@@ -51,7 +51,7 @@ class Listener(Protocol):
         """Hear of something that is left out and why, in one line."""
 
     def planned(self, sentence: str) -> None:
-        """Hear what the sweep will do, before it starts."""
+        """Hear what the sweep of a study will do, before it starts."""
 
     def expects(self, left_s: float) -> None:
         """Hear how long the rest is expected to take, in seconds; told before each configuration."""
