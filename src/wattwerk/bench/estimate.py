@@ -41,6 +41,8 @@ _HOST_S: Final = {True: 8e-3, False: 2e-3}
 #: Seconds until a model can run, the start of the worker's process included: a round number for each runtime.
 _LOAD_S: Final = {"onnxruntime": 2.0, "openvino": 4.0, "torch": 3.0, "torch-compile": 40.0, "torch-cuda-graph": 8.0}
 _OTHER_LOAD_S: Final = 10.0
+#: Samples that int8 is calibrated with.
+_CALIBRATION_RUNS: Final = 16
 #: Starting, filling in weights, evaluating and storing, beside what the loops take.
 _AROUND_S: Final = 2.0
 #: Seconds that processing takes for a photo, before and after the model.
@@ -129,6 +131,8 @@ class Estimator:
     def load_s(self, configuration: Configuration) -> float:
         """Return how long loading is expected to take, in seconds."""
         usual_s = _LOAD_S.get(configuration.runtime, _OTHER_LOAD_S)
+        if configuration.precision == "int8":
+            usual_s += _CALIBRATION_RUNS * self.iteration_s(configuration)[0] / configuration.batch
         own = self._latest(self._load, (configuration.runtime, configuration.precision), usual_s)
         return self._latest(self._load, (configuration.runtime, configuration.precision, configuration.model), own)
 
