@@ -153,8 +153,9 @@ def _tell_left_out(sweep: Sweep, store: Store, context: Context, heard: Listener
     for left_out in sweep.course.left_out if sweep.course else ():
         if _key(left_out.configuration) in told:
             continue
-        shared = f" (all {left_out.count} configurations)" if left_out.count > 1 else ""
-        record = _not_run(sweep, left_out.configuration, context, Status.UNSUPPORTED, left_out.reason + shared)
+        shared = f"{left_out.reason} (all {left_out.count} configurations)"
+        reason = shared if left_out.count > 1 else left_out.reason
+        record = _not_run(sweep, left_out.configuration, context, Status.UNSUPPORTED, reason)
         store.add(record)
         heard.finished(record)
 

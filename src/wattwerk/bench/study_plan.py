@@ -115,8 +115,9 @@ def _expanded(block: Block, runtimes: Collection[str], where: str) -> Iterator[C
             continue
         probe = runtime.probe()
         if not probe.available:
-            remedy = f": {probe.remedy}" if probe.remedy else ""
-            reason = f"the runtime {name} is not available ({probe.detail}){remedy}"
+            reason = f"the runtime {name} is not available ({probe.detail})"
+            if probe.remedy:
+                reason = f"the runtime {name} is not available ({probe.detail}): {probe.remedy}"
             yield from _lacking(block, name, block.devices, block.precisions, reason)
             continue
         known = runtime.devices()
