@@ -55,7 +55,7 @@ def test_a_killed_study_goes_on_where_it_was(tiny_onnx: Path, tmp_path: Path) ->
     running = subprocess.Popen(
         command("--study", str(path)), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while Counter(stored().values())[Status.OK] < 1 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
