@@ -345,7 +345,7 @@ def test_german_charts_have_no_english_word():
     records = _everything()
     names = {"torch-compile", "torch", "onnxruntime", "LoadGen", "Roofline", "(pipeline)", "Student"}
     names |= {name for each in records for name in (each.subject.name, each.platform.label, each.platform.os)}
-    names |= {value.condition for value in ipa_study()}
+    names |= {text for value in ipa_study() for text in (value.condition, value.source)}
     forbidden, left = english_words(), {}
     with speaking("de"):
         for text in _read(records):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from wattwerk.bench.labels import (
     Names,
     device_of,
@@ -142,10 +144,7 @@ def _published_levels(published: Sequence[Published], model: str) -> BarGroups:
     for value in beside(published, "latency_reduction", model):
         if "FP16" not in value.condition:
             continue  # that of two systems is no level of optimisation
-        factor = Published(
-            value.quantity, value.platform, value.models, value.condition, value.batch,
-            1 / (1 - value.low), 1 / (1 - value.high),
-        )  # fmt: skip
+        factor = msgspec.structs.replace(value, low=1 / (1 - value.low), high=1 / (1 - value.high))
         name = f"{value.platform}, {value.condition}"
         groups.append((name, [published_bar(factor, "x_ratio", text=times(factor.value))]))
     return groups

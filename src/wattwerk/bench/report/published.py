@@ -1,7 +1,7 @@
 """Values that somebody else published, to be laid beside one's own: never ranked with them, always marked as such.
 
-``data/ipa.csv`` holds those of the benchmarks of Fraunhofer IPA (its README names the study), which this report's
-charts are modelled on.
+``data/ipa.csv`` holds those of the benchmarks of Fraunhofer IPA, which this report's charts are modelled on, each with
+its place in the study.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Published(msgspec.Struct, frozen=True):
         batch: The batch size of the condition; None where it names none.
         low: Lower end of a range, or the value; SI units, a ratio as a fraction of one.
         high: Upper end of a range, or the value.
+        source: Where it was published.
     """
 
     quantity: str
@@ -59,6 +60,7 @@ class Published(msgspec.Struct, frozen=True):
     batch: int | None
     low: float
     high: float
+    source: str = ""
 
     @property
     def value(self) -> float:
@@ -89,6 +91,7 @@ def _published(row: dict[str, str]) -> Published:
         batch=batch,
         low=float(low) * factor,
         high=float(high or low) * factor,
+        source=row["source"],
     )
 
 
@@ -137,7 +140,7 @@ def published_bar(value: Published, figure: str, *, label: str | None = None, te
         high=value.high if ranged else None,
         colour="@text",
         text=words,
-        hover=[value.platform, t("{value}, published, not measured here", value=words), value.condition],
+        hover=[value.platform, t("{value}, published, not measured here", value=words), value.condition, value.source],
         published=True,
     )
 
