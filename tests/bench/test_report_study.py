@@ -259,6 +259,8 @@ def test_loads_show_percentiles_limit_rate_and_energy():
     assert [t["x"] for t in latency.spec["data"] if t.get("name") == "limit at 99 %"] == [[50]]
     assert _bars(rates) == [53.6, 89.7]
     assert _bars(energies) == [40, 30, 40, 30]
+    assert [text.strip() for text in _texts(latency)] == ["10.0 ms", "20.0 ms", "40.0 ms"]
+    assert [section.key for section in sections(records)] == ["loads"]
     assert _section(laptop_sweep((1,)), "loads") is None
 
 

@@ -185,9 +185,16 @@ def _bar_texts(rows: Sequence[tuple[float, Bar]], factor: float, reference: floa
         reference: Value of the line of reference.
         marks: Place -> the mark of that row that is furthest right.
     """
-    ends = [max(bar.value, bar.high or bar.value, reference, marks.get(row, 0.0)) for row, bar in rows]
-    near = 0.04 * max(ends)  # a mark is so wide that its half reaches into the text
-    behind = [marks.get(row, -near) > end - near for end, (row, _) in zip(ends, rows, strict=True)]
+    own = [max(bar.value, bar.high or bar.value, reference) for _, bar in rows]
+    span = max([*own, *marks.values(), 1e-12])
+    # a mark far to the right leaves room for the text before it, on a phone too
+    near = [
+        marks.get(row, 0.0) if (marks.get(row, 0.0) - end) / span < (8 * len(bar.text) + 20) / 160 else 0.0
+        for end, (row, bar) in zip(own, rows, strict=True)
+    ]
+    ends = [max(pair) for pair in zip(own, near, strict=True)]
+    # a mark is so wide that its half reaches into the text
+    behind = [mark > end - 0.04 * span and mark > 0 for end, mark in zip(ends, near, strict=True)]
     return {
         "type": "scatter",
         "mode": "text",

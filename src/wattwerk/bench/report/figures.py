@@ -33,9 +33,17 @@ def sections(
     """
     usable = [record for record in records if record.status in (Status.OK, Status.INVALID)]
     shown = without_load(usable)
+    found = [*(_timed(shown, default, published) if shown else ()), loads(usable)]
+    return tuple(section for section in found if section is not None)
+
+
+def _timed(
+    shown: Sequence[Record], default: Record | None, published: Sequence[Published]
+) -> tuple[Section | None, ...]:
+    """Return the sections of records without a load."""
     names = Names(shown)
     groups = by_model(shown)
-    found = (
+    return (
         latency(groups, names),
         throughput(groups, names),
         efficiency_bars(groups, names),
@@ -51,9 +59,7 @@ def sections(
         rooflines(groups, names, published),
         systems(groups, published),
         streams(groups),
-        loads(usable),
     )
-    return tuple(section for section in found if section is not None)
 
 
 def is_plottable(record: Record) -> bool:

@@ -11,7 +11,7 @@ from wattwerk.bench.labels import Names, is_modelled, on_accelerator, precision_
 from wattwerk.bench.report.bars import Bar, bar_chart
 from wattwerk.bench.report.base import colour_of
 from wattwerk.bench.report.marks import BarGroups, Groups, bar_alt, bars_of, one_each, smallest_batch, why_none
-from wattwerk.bench.report.published import Published, beside, published_bar
+from wattwerk.bench.report.published import FIVE_MODELS, Published, beside, plain_name, published_bar
 from wattwerk.bench.report.section import Chart, Section
 from wattwerk.language import t
 from wattwerk.records import Record, Status
@@ -38,7 +38,7 @@ def mean_power(groups: Groups, names: Names, published: Sequence[Published] = ()
         published: Values of a study to lay beside.
     """
     rows = _rows(groups, names)
-    laid = _published_power(published)
+    laid = _published_power(published) if FIVE_MODELS & set(map(plain_name, groups)) else []
     if not rows or (len(groups) < 2 and len({lane for lane, _ in rows}) < 2 and not laid):
         return None  # one bar, which the charts of each model's power show as well
     common = _common(rows)

@@ -30,7 +30,8 @@ _MODELS: Final = {
     "segformer": ("segformer-b5",),
     "yolov9": ("yolov9-c",),
 }
-_FIVE: Final = frozenset(name for names in _MODELS.values() for name in names)
+#: those that its means are over
+FIVE_MODELS: Final = frozenset(name for names in _MODELS.values() for name in names)
 _NAMES: Final = {
     "i7-13700": "Intel i7-13700",
     "rtx-4090": "NVIDIA RTX 4090",
@@ -97,8 +98,13 @@ def _published(row: dict[str, str]) -> Published:
 
 def _models(words: str) -> frozenset[str]:
     if words == "all models":
-        return _FIVE
+        return FIVE_MODELS
     return frozenset(name for each in words.split(" and ") for name in _MODELS.get(each, ()))
+
+
+def plain_name(model: str) -> str:
+    """Return a model's name without the word that it is run in a pipeline."""
+    return model.removesuffix(" (pipeline)")
 
 
 def beside(
@@ -112,7 +118,7 @@ def beside(
         model: Name of one's own model, with or without ``(pipeline)``; None for means over several.
         batch: The batch size; None for any.
     """
-    plain = model.removesuffix(" (pipeline)") if model else None
+    plain = plain_name(model) if model else None
     return [
         value
         for value in published
