@@ -86,6 +86,10 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
         raise ConfigError(f"{option} {text!r} is no list of whole numbers", "write it like 1,2,4") from error
 
 
+def _absolute(path: Path | None) -> str | None:
+    return str(path.expanduser().absolute()) if path else None
+
+
 @app.command(
     epilog="""
 Examples:
@@ -99,6 +103,8 @@ Examples:
   wattwerk bench mobilenet-v2 --scenario server --latency-limit 0.05
 
   wattwerk bench detr-r50 --pipeline --processing all --batch 1,8
+
+  wattwerk bench my.onnx --precision fp32,int8 --dataset photos/
 
   wattwerk bench --resume
 """
@@ -127,6 +133,12 @@ def bench(
         str | None, typer.Option(help="With --pipeline: sequential, vectorised (the default), overlapped; all.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="With --pipeline: a folder of photos.")] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Accuracy beside speed: class folders, a labels file, COCO json, masks; or photos alone."),
+    ] = None,
+    dataset_limit: Annotated[int | None, typer.Option(help="Photos of the data set at most, evenly spread.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="With --dataset: photos to calibrate int8 with.")] = None,
     full: Annotated[
         bool | None, typer.Option("--full/--quick", help="Energy windows of 10 s, or of 2 s (the default).")
     ] = None,
@@ -169,7 +181,10 @@ def bench(
         "full": full,
         "pipeline": pipeline or None,
         "processings": _words(processing),
-        "images": str(images.expanduser().absolute()) if images else None,
+        "images": _absolute(images),
+        "dataset": _absolute(dataset),
+        "dataset_limit": dataset_limit,
+        "calibration": _absolute(calibration),
         "procedure": {
             "iterations": iterations,
             "warmup": warmup,

@@ -10,6 +10,7 @@ import msgspec
 
 from wattwerk import export
 from wattwerk.bench import plan
+from wattwerk.bench.accuracy_setup import left_out
 from wattwerk.bench.lease import Lease, take
 from wattwerk.bench.pipeline_setup import refused_photos
 from wattwerk.bench.report import figures
@@ -108,7 +109,7 @@ def _new(store: Store, given: dict[str, Any], config: Path | None, heard: Listen
     inventory.check_sections()
     request = plan.read_request(config, given) if config else plan.to_request(given)
     configurations = plan.configurations_of(request)
-    for line in refused_photos(configurations):
+    for line in [*refused_photos(configurations), *left_out(configurations)]:
         heard.warned(line)
     sweep = new_sweep(configurations, plan.procedure_of(request))
     held = take(store.path, sweep.id)  # before others can see the plan

@@ -10,6 +10,7 @@ import msgspec
 
 from wattwerk import config
 from wattwerk.bench import load
+from wattwerk.bench.accuracy_setup import check_dataset, with_dataset
 from wattwerk.bench.pipeline_setup import processings_of, with_processings
 from wattwerk.bench.scenario import DEFAULT_RUNTIME, FULL, QUICK, Configuration, Procedure, product, set_of
 from wattwerk.bench.streams import SERIAL
@@ -23,7 +24,7 @@ ALL = "all"
 _MOST_STREAMS = 64
 AUTO = "auto"
 
-_LOAD_TIMEOUT_S = 6 * 3600.0  # the runs of a search are long; those of a full one ten minutes each
+_LONG_TIMEOUT_S = 6 * 3600.0  # the runs of a search are long, ten minutes each of a full one; data sets can be large
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +44,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         pipeline: Whether photos are processed before and after the model.
         processings: How; ``all`` stands for every way. Implies ``pipeline``, as ``images`` does.
         images: A folder of photos.
+        dataset: A data set, as ``dataset.read`` takes it.
+        dataset_limit: Photos of it at most.
+        calibration: A folder of photos to calibrate int8 with; goes with a data set.
         procedure: Deviations from the procedure.
         streams: Numbers of sessions that run at once.
         scenarios: Load scenarios of MLPerf; empty for timed iterations.
@@ -62,6 +66,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pipeline: bool = False
     processings: tuple[str, ...] = ()
     images: str | None = None
+    dataset: str | None = None
+    dataset_limit: int | None = None
+    calibration: str | None = None
     procedure: dict[str, Any] = {}
     streams: tuple[int, ...] = (1,)
     scenarios: tuple[str, ...] = ()
@@ -100,8 +107,8 @@ def procedure_of(request: Request) -> Procedure:
     """
     values = msgspec.structs.asdict(FULL if request.full else QUICK)
     known = {key: value for key, value in request.procedure.items() if value is not None}
-    if request.scenarios:
-        values["timeout_s"] = _LOAD_TIMEOUT_S
+    if request.scenarios or request.dataset:
+        values["timeout_s"] = _LONG_TIMEOUT_S
     chosen = config.to_struct(Procedure, values | known, "procedure")
     return msgspec.structs.replace(chosen, quick=chosen.window_s < FULL.window_s or chosen.windows < FULL.windows)
 
@@ -136,6 +143,13 @@ def configurations_of(request: Request) -> list[Configuration]:
                 request.input_shape,
             )
     found = with_processings(found, processings, request.images)
+    if request.dataset is not None:
+        found = with_dataset(found, request.dataset, request.dataset_limit, request.calibration)
+        check_dataset(found[0], resolved)
+        if request.scenarios or max(request.streams, default=1) > 1:
+            raise ConfigError("--dataset goes with neither --scenario nor --streams", "leave one of them out")
+    elif request.dataset_limit is not None or request.calibration is not None:
+        raise ConfigError("--dataset-limit and --calibration go with --dataset only", "name a data set")
     if processings and (request.scenarios or max(request.streams, default=1) > 1):
         raise ConfigError("--pipeline goes with neither --scenario nor --streams", "leave one of them out")
     found = _at_once(found, request)

@@ -101,6 +101,8 @@ def _key(configuration: Configuration) -> str:
         del values["streams"]
     if not configuration.processing:
         del values["processing"], values["images"]
+    if configuration.dataset is None:
+        del values["dataset"], values["dataset_limit"], values["calibration"]
     return msgspec.json.encode(values, order="sorted").decode()
 
 
@@ -149,6 +151,7 @@ def _run_one(
         subject = answer.subject
         trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it
         status, reason, figures = _evaluated(answer, trace, configuration, sweep.procedure, context)
+        figures |= answer.accuracy
     setup = _setup(configuration, sweep.procedure, answer, recorder.faults)
     record = Record(
         id=new_id(),
@@ -204,6 +207,8 @@ def _setup(
         protocol["concurrent_streams"] = configuration.streams
     if configuration.processing:
         protocol |= {"processing": configuration.processing, "images": configuration.images}
+    if configuration.dataset is not None:
+        protocol |= {"dataset": configuration.dataset, "calibration": configuration.calibration}
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
         made = sum(len(block.durations_ns) for block in answer.blocks)

@@ -90,6 +90,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         load: The load of a scenario; None for timed iterations. The batch is then the most samples that run together.
         processing: How photos are processed before and after the model; empty for the model alone.
         images: The folder of the photos; None for those that scikit-image brings along.
+        dataset: A data set that tells how often the model is right; None for none.
+        dataset_limit: Photos of it at most; None for all.
+        calibration: A folder of photos that int8 is calibrated with; None for some of the data set's.
     """
 
     model: str
@@ -105,6 +108,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     load: Load | None = None
     processing: str = ""
     images: str | None = None
+    dataset: str | None = None
+    dataset_limit: int | None = None
+    calibration: str | None = None
 
     def label(self) -> str:
         """Return the configuration in words that fit on a progress line."""
