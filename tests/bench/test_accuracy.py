@@ -1,25 +1,32 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from tests.bench.colour_models import BOX, write_model, write_photo
 from tests.bench.conftest import SHORT
+from tests.bench.samples import record
 
+from wattwerk import terminal
 from wattwerk.bench import accuracy_metrics as metrics
 from wattwerk.bench import dataset, plan
 from wattwerk.bench.accuracy import Examination
+from wattwerk.bench.accuracy_metrics import share
 from wattwerk.bench.run import remaining, run_sweep
 from wattwerk.bench.scenario import Configuration, new_sweep
+from wattwerk.bench.summary import summarise
 from wattwerk.bench.worker import load_spec
 from wattwerk.catalog import models
 from wattwerk.catalog.classes import classes_of
 from wattwerk.catalog.processing import facts_of
 from wattwerk.errors import ConfigError
-from wattwerk.records import Figure, Provenance, Status
+from wattwerk.language import speaking
+from wattwerk.records import Figure, Provenance, Status, derived
 from wattwerk.runtimes import RUNTIMES
 from wattwerk.runtimes.base import Session
 from wattwerk.store import Store
@@ -55,11 +62,11 @@ def test_a_sweep_stores_accuracy_beside_speed(tmp_path: Path) -> None:
         run_sweep(sweep, store)
         records = store.records(sweep.id)
         assert remaining(sweep, records) == []
-    for record in records:
-        assert record.status in (Status.OK, Status.INVALID), record.reason
-        assert record.value("latency_p50_s")
-        assert record.value("top1_accuracy_ratio") == 1
-        assert record.setup.protocol["dataset"] == str(folder)
+    for each in records:
+        assert each.status in (Status.OK, Status.INVALID), each.reason
+        assert each.value("latency_p50_s")
+        assert each.value("top1_accuracy_ratio") == 1
+        assert each.setup.protocol["dataset"] == str(folder)
 
 
 def test_class_folders_give_the_share_of_right_photos(tmp_path: Path) -> None:
@@ -276,3 +283,24 @@ def test_a_model_without_a_pipeline_is_refused(tmp_path: Path, tiny_onnx: Path) 
         plan.configurations_of(plan.to_request(asked))
     with pytest.raises(ConfigError, match="go with --dataset only"):
         plan.configurations_of(plan.to_request({"models": ("resnet-18",), "dataset_limit": 4}))
+
+
+def test_the_summary_and_the_table_show_accuracy_beside_speed() -> None:
+    """A lower precision is told with its points, throughput and energy against fp32, in German too."""
+    values = {"latency_p50_s": 0.01, "cpu_energy_per_inference_j": 1.0, "accuracy_images_count": 1000}
+    beside = {name: derived(value) for name, value in values.items()}
+    plain = record(figures=beside | {"top1_accuracy_ratio": share(720, 1000), "throughput_per_s": derived(100)})
+    fast = record(
+        precision="int8", figures=beside | {"top1_accuracy_ratio": share(700, 1000), "throughput_per_s": derived(250)}
+    )
+    told = " ".join(summarise([plain, fast]).sentences)
+    assert "Most accurate: onnxruntime fp32 batch 1: top-1 72.0 % (69.1 % … 74.7 %) over 1000 photos." in told
+    assert (
+        "int8 batch 1: top-1 70.0 %, -2.0 points against fp32, with 2.5× the throughput and 1.00× the energy." in told
+    )
+    with speaking("de"):
+        assert "-2,0 Prozentpunkte gegenüber fp32" in " ".join(summarise([plain, fast]).sentences)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(terminal.records_table([plain, fast], with_id=False))
+    assert "70.0 %" in console.export_text()
+    assert "Acc.: top-1" in terminal.legend([plain, fast])

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from wattwerk.bench.accuracy_words import accuracy_sentences
 from wattwerk.bench.labels import (
     EnergyBasis,
     Names,
@@ -203,6 +204,7 @@ def _model(model: str, records: Sequence[Record], names: Names, default: Record 
         sentences.append("Energy is unavailable for every configuration.")
     elif basis and (without := sum(energy_on(record, basis) is None for record in usable)):
         sentences.append(f"{without} of {len(usable)} are not in the energy ranking: no energy {basis.words}.")
+    sentences += accuracy_sentences(usable, names, basis)
     sentences += pipeline_sentences(usable, names, basis)
     return ModelSummary(
         model=model,
