@@ -102,6 +102,8 @@ Examples:
 
   wattwerk bench mobilenet-v2 --scenario server --latency-limit 0.05
 
+  wattwerk bench mobilenet-v2 resnet-50 --together
+
   wattwerk bench detr-r50 --pipeline --processing all --batch 1,8
 
   wattwerk bench my.onnx --precision fp32,int8 --dataset photos/
@@ -149,6 +151,7 @@ def bench(
     idle_s: Annotated[float | None, typer.Option(help="Length of an idle measurement in seconds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, inputs and order (0).")] = None,
     streams: Annotated[str | None, typer.Option(help="Sessions that run at once, such as 1,2,4.")] = None,
+    together: Annotated[bool, typer.Option("--together", help="All models at once, beside each alone.")] = False,
     scenario: Annotated[
         str | None, typer.Option(help="Load by LoadGen: single-stream, multi-stream, server, offline; all.")
     ] = None,
@@ -194,6 +197,7 @@ def bench(
             "seed": seed,
         },
         "streams": _numbers(streams, "--streams"),
+        "together": together or None,
         "scenarios": _words(scenario),
         "load": {"latency_limit_s": latency_limit, "percentile": percentile},
     }

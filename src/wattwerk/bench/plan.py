@@ -49,6 +49,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         calibration: A folder of photos to calibrate int8 with; goes with a data set.
         procedure: Deviations from the procedure.
         streams: Numbers of sessions that run at once.
+        together: Whether all models run at the same time.
         scenarios: Load scenarios of MLPerf; empty for timed iterations.
         load: Deviations from the scenarios, as ``load.Wishes`` has them.
     """
@@ -71,6 +72,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     calibration: str | None = None
     procedure: dict[str, Any] = {}
     streams: tuple[int, ...] = (1,)
+    together: bool = False
     scenarios: tuple[str, ...] = ()
     load: dict[str, Any] = {}
 
@@ -133,7 +135,7 @@ def configurations_of(request: Request) -> list[Configuration]:
         config.to_struct(runtime.config, request.options, f"options of {name}")
         for device in _devices(name, runtime, request.devices):
             found += product(
-                request.models,
+                request.models[:1] if request.together else request.models,
                 [(name, device)],
                 _precisions(runtime, device, request.precisions),
                 request.batches,
@@ -142,6 +144,8 @@ def configurations_of(request: Request) -> list[Configuration]:
                 request.weights,
                 request.input_shape,
             )
+    if request.together:
+        found = _together(found, request)
     found = with_processings(found, processings, request.images)
     if request.dataset is not None:
         found = with_dataset(found, request.dataset, request.dataset_limit, request.calibration)
@@ -154,6 +158,23 @@ def configurations_of(request: Request) -> list[Configuration]:
         raise ConfigError("--pipeline goes with neither --scenario nor --streams", "leave one of them out")
     found = _at_once(found, request)
     return set_of(_loaded(found, request) if request.scenarios or request.load else found)
+
+
+def _together(found: Sequence[Configuration], request: Request) -> list[Configuration]:
+    """Return the configurations of the first model with all others beside it."""
+    if len(request.models) < 2:
+        raise ConfigError("--together needs several models", "name two or more, or use --streams for one")
+    asked = {"--pipeline": request.pipeline or request.processings or request.images, "--dataset": request.dataset,
+             "--scenario": request.scenarios, "--streams": max(request.streams, default=1) > 1,
+             "--weights": request.weights}  # fmt: skip
+    if other := next((option for option, there in asked.items() if there), None):
+        raise ConfigError(f"--together does not go with {other}", "leave one of them out")
+    for name in _runtime_names(request.runtimes):
+        if RUNTIMES.load(name).family in SERIAL:
+            raise ConfigError(
+                f"{name} does not run several models side by side in one process", "use onnxruntime or openvino"
+            )
+    return [msgspec.structs.replace(each, beside=request.models[1:]) for each in found]
 
 
 def _at_once(found: Sequence[Configuration], request: Request) -> list[Configuration]:

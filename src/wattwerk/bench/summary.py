@@ -25,6 +25,7 @@ from wattwerk.bench.labels import (
 from wattwerk.bench.load_words import load_sentences
 from wattwerk.bench.naming import told_apart
 from wattwerk.bench.pipeline_summary import pipeline_sentences
+from wattwerk.bench.together_words import together_sentences
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value
@@ -206,6 +207,7 @@ def _model(model: str, records: Sequence[Record], names: Names, default: Record 
         sentences.append(f"{without} of {len(usable)} are not in the energy ranking: no energy {basis.words}.")
     sentences += accuracy_sentences(usable, names, basis)
     sentences += pipeline_sentences(usable, names, basis)
+    sentences += together_sentences(usable, names, basis)
     return ModelSummary(
         model=model,
         default_id=start.id if start else None,

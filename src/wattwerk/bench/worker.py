@@ -132,6 +132,10 @@ def answer(
             from wattwerk.bench import streams
 
             return streams.measure(configuration, procedure, tell)
+        if configuration.beside:
+            from wattwerk.bench import together
+
+            return together.measure(configuration, procedure, tell)
         return _measure(configuration, procedure, gate, tell)
     except MemoryError as error:
         return Trouble(Status.OUT_OF_MEMORY, f"does not fit in memory ({error})" if str(error) else "out of memory")
