@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import string
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import wattwerk
 from wattwerk.errors import ConfigError
-from wattwerk.language import LANGUAGES, speaking, t, translations
+from wattwerk.language import FOREIGN, LANGUAGES, localised, recorded, recorded_texts, speaking, t, translations
 from wattwerk.units import format_value, times
 
 SOURCES = sorted(Path(wattwerk.__file__).parent.rglob("*.py"))
@@ -24,6 +26,17 @@ def _texts(source: Path) -> set[str]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "t":
             assert isinstance(node.args[0], ast.Constant), f"{source}:{node.lineno}: t takes a literal"
             found.add(str(node.args[0].value))
+    return found
+
+
+def _templates(source: Path) -> set[str]:
+    """Return the texts of a file, each value that is filled in as ``{}``."""
+    found = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            found.add("".join(str(p.value) if isinstance(p, ast.Constant) else "{}" for p in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(re.sub(r"\{\w+\}", "{}", node.value))
     return found
 
 
@@ -43,6 +56,35 @@ def test_placeholders_are_kept(language):
     """A translation fills in what its text fills in."""
     wrong = [text for text, other in translations(language).items() if _placeholders(text) != _placeholders(other)]
     assert wrong == []
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_texts_of_records_are_those_that_the_code_writes(language):
+    """Each text in the table of recorded texts is (a part of) one that the code writes; a changed one is found."""
+    written = "\n".join(sorted(set().union(*map(_templates, SOURCES))))
+    file = Path(wattwerk.__file__).parent / "languages" / f"{language}.records.toml"
+    table = tomllib.loads(file.read_text(encoding="utf-8"))
+    assert [text for text in table if re.sub(r"\{\w+\}", "{}", text) not in written] == []
+    assert [text for text, other in table.items() if _placeholders(text) != _placeholders(other)] == []
+    assert len(table) == len(recorded_texts(language))
+
+
+def test_recorded_texts_are_translated_with_what_varies_in_them():
+    """Numbers get their decimal mark, parts their translation, names stay; what is not known is kept and marked."""
+    drift = "drifting: the duration of an iteration changed by +19.5% over the windows"
+    with speaking("de"):
+        assert recorded(drift).endswith("über die Fenster um +19,5 %")
+        assert recorded(f"throttled (hw_slowdown); {drift}").startswith("gedrosselt (hw_slowdown); Drift")
+        assert recorded("its process was ended by signal 11") == "sein Prozess wurde durch Signal 11 beendet"
+        assert recorded("the driver is ill") == f"{FOREIGN[0]}the driver is ill{FOREIGN[1]}"
+    assert recorded(drift) == drift
+
+
+def test_thousands_and_decimals_change_places():
+    """A number has the marks of its language."""
+    with speaking("de"):
+        assert localised("12,345.6") == "12.345,6"
+    assert localised("12,345.6") == "12,345.6"
 
 
 def test_a_language_holds_within_its_block_only():

@@ -350,26 +350,47 @@ Examples:
 
   wattwerk report last --output report.html
 
-  wattwerk report laptop.json server.json --output both.html
+  wattwerk report --merge laptop.db server.json --output both.html
+
+  wattwerk report last --language de
 """
 )
 def report(
     references: Annotated[
-        list[str] | None, typer.Argument(help="Ids of records or sweeps, JSON files; the last sweep if left out.")
+        list[str] | None,
+        typer.Argument(help="Ids of records or sweeps, JSON files, stores; the last sweep if left out."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("wattwerk-report.html"),
     title: Annotated[str | None, typer.Option(help="The report's title.")] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Every argument is a file: a store (records.db) or an export.")
+    ] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for every chart as SVG, PNG and CSV; needs Chromium, Chrome or Edge.")
+    ] = None,
+    language: Annotated[str, typer.Option("--language", "-l", help="en or de.")] = "en",
     json: Json = False,
 ) -> None:
     """Write one self-contained HTML file: summary in words, charts, table. It needs no network."""
     from wattwerk import terminal
     from wattwerk.bench.campaign import gather
     from wattwerk.bench.report import write_report
+    from wattwerk.bench.report.pictures import write_figures
+    from wattwerk.language import speaking
 
-    records = gather(references or ["last"])
-    write_report(records, output, title=title)
-    told = {"file": str(output), "records": len(records)}
-    terminal.print_json(told) if json else terminal.say(f"{len(records)} records → {output}")
+    if merge and not references:
+        raise ConfigError("--merge needs files", "name stores or exports: wattwerk report --merge a.db b.json")
+    records = gather(references or ["last"], files=merge)
+    with speaking(language):
+        write_report(records, output, title=title)
+        files = write_figures(records, figures) if figures else []
+    told = {"file": str(output), "records": len(records), "figures": [str(file) for file in files]}
+    if json:
+        terminal.print_json(told)
+        return
+    terminal.say(f"{len(records)} records → {output}")
+    if figures:
+        terminal.say(f"{len(files)} files of charts → {figures}")
 
 
 @app.command()

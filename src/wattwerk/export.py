@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import os
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,8 @@ from wattwerk.errors import ConfigError, StoreError, UnavailableError
 from wattwerk.records import Record, from_json
 
 FORMATS: Final = ("json", "csv", "parquet")
+
+_GZIP: Final = b"\x1f\x8b"
 
 Row = dict[str, Any]
 
@@ -118,13 +122,15 @@ def write(data: bytes, path: Path) -> None:
 
 
 def read(path: Path) -> list[Record]:
-    """Read records from a JSON file that ``encode`` wrote, or one with a single record.
+    """Read records from a JSON file that ``encode`` wrote, or one with a single record; it may be packed by gzip.
 
     Raises:
         ConfigError: The file cannot be read or holds no records.
     """
     try:
         data = path.read_bytes()
+        if data.startswith(_GZIP):
+            data = gzip.decompress(data)
         parts = msgspec.json.decode(data, type=list[msgspec.Raw] | dict[str, msgspec.Raw])
         if isinstance(parts, dict):  # a whole answer of `wattwerk bench --json`, or one record
             parts = (
@@ -133,6 +139,8 @@ def read(path: Path) -> list[Record]:
                 else [msgspec.Raw(data)]
             )
         return [from_json(bytes(part)) for part in parts]
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path} cannot be unpacked ({error})", "copy the file again") from error
     except OSError as error:
         raise ConfigError(f"cannot read {path} ({error.strerror})", "check the path") from error
     except (msgspec.DecodeError, StoreError, RecursionError) as error:

@@ -7,6 +7,7 @@ placeholders. TOML instead of gettext's compiled catalogues: a translator edits 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,14 @@ from wattwerk.errors import ConfigError
 #: code of a language (ISO 639-1) -> its name in itself
 LANGUAGES: Final = {"en": "English", "de": "Deutsch"}
 
-_DECIMAL_MARKS: Final = {"en": ".", "de": ","}
+#: code -> decimal mark and mark of thousands, as plotly writes them too
+SEPARATORS: Final = {"en": ".,", "de": ",."}
+#: stand around a text that is English whatever the current language is: they isolate it and cannot be seen
+FOREIGN: Final = ("\u2068", "\u2069")
+
+#: placeholders of recorded texts that stand for what others said; all other ones stand for numbers and names
+_SENTENCES: Final = frozenset({"error", "reason", "words"})
+_NUMBER: Final = re.compile(r"[+-]?[\d.]+ ?(%|[a-zA-Zµ]{1,2})?")
 _language: ContextVar[str] = ContextVar("language", default="en")
 
 
@@ -63,12 +71,77 @@ def t(text: str, /, **values: object) -> str:
 
 
 def localised(number: str) -> str:
-    """Return a number that was written with a decimal point as the current language writes it."""
-    return number.replace(".", _DECIMAL_MARKS[_language.get()])
+    """Return a number that was written with a decimal point, and commas in thousands, as the current language does."""
+    return number.translate(str.maketrans(".,", SEPARATORS[_language.get()]))
+
+
+def day(moment: str) -> str:
+    """Return the day of an ISO 8601 moment for people: ``2026-11-03`` or ``03.11.2026``."""
+    year, month, date = moment[:10].split("-")
+    return f"{date}.{month}.{year}" if _language.get() == "de" else moment[:10]
+
+
+def recorded(text: str) -> str:
+    """Return a text that stands in a record, which is English there, in the current language.
+
+    Records keep notes and reasons as sentences; ``languages/CODE.records.toml`` has those that this package writes,
+    with a placeholder for each part that varies. What is not among them, such as the message of a driver, stays as it
+    is, between the two letters ``FOREIGN``, so that a page can say in which language it is.
+
+    Args:
+        text: A note, a reason or a fault; several may stand in it with semicolons or commas between.
+    """
+    if _language.get() == "en" or not text:
+        return text
+    found = _recorded(text, _language.get())
+    return f"{FOREIGN[0]}{text}{FOREIGN[1]}" if found is None else found
+
+
+def _recorded(text: str, language: str) -> str | None:
+    """Return the translation of a recorded text, as a whole or part by part; None where something is not known."""
+    if told := _list(text, "; ", language):
+        return told
+    for pattern, other in recorded_texts(language):
+        if match := pattern.fullmatch(text):
+            return other.format(**{name: _part(name, part, language) for name, part in match.groupdict().items()})
+    return _list(text, ", ", language)
+
+
+def _list(text: str, mark: str, language: str) -> str | None:
+    """Return the translation of several texts with a mark between; None unless each is known."""
+    parts = [_recorded(part, language) for part in text.split(mark)] if mark in text else [None]
+    return None if None in parts else mark.join(filter(None, parts))
+
+
+def _part(name: str, text: str, language: str) -> str:
+    """Return what a placeholder stands for: a number with its decimal mark, another recorded text, or a name."""
+    first, _, second = text.partition(" and ")
+    if second and _NUMBER.fullmatch(first) and _NUMBER.fullmatch(second):
+        return t("{first} and {second}", first=localised(first), second=localised(second))
+    if _NUMBER.fullmatch(text):
+        return re.sub(r"(?<=\d)%", " %", localised(text))
+    known = _recorded(text, language)
+    return known or (f"{FOREIGN[0]}{text}{FOREIGN[1]}" if name in _SENTENCES else text)
 
 
 @cache
 def translations(language: str) -> dict[str, str]:
     """Return English text -> its translation."""
-    file = resources.files("wattwerk").joinpath("languages", f"{language}.toml")
+    return _table(f"{language}.toml")
+
+
+@cache
+def recorded_texts(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Return patterns of texts that stand in records, each with its translation."""
+    return tuple((_pattern(text), other) for text, other in _table(f"{language}.records.toml").items())
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", text)
+    named = (f"(?P<{part}>.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
+    return re.compile("".join(named), re.DOTALL)
+
+
+def _table(name: str) -> dict[str, str]:
+    file = resources.files("wattwerk").joinpath("languages", name)
     return dict(tomllib.loads(file.read_text(encoding="utf-8")))

@@ -77,7 +77,7 @@ class Registry(Generic[T]):
             ConfigError: No back end has this name.
             UnavailableError: Its module cannot be imported.
         """
-        paths = self.paths()
+        paths = self._built_in if name in self._built_in else self.paths()  # entry points are slow to read
         if name not in paths:
             raise ConfigError(f"unknown {self.room.removesuffix('s')} {name!r}", suggestion(name, paths))
         module, _, attribute = paths[name].partition(":")

@@ -7,9 +7,10 @@ once. An older file is migrated when it is opened; a newer one is refused and le
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -37,6 +38,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
 )
 
+_MAGIC: Final = b"SQLite format 3\0"
 _WAIT_S: Final = 30.0
 
 
@@ -216,6 +218,51 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"the store {self.path} failed ({error})", _remedy(error)) from error
+
+
+def is_store(path: Path) -> bool:
+    """Tell whether a file is an SQLite file, as stores are."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def read_records(path: Path) -> list[Record]:
+    """Return the records of a store that another wattwerk wrote; the file stays as it is.
+
+    It is copied first, as one state of it even while somebody writes: an older layout is migrated in the copy.
+
+    Args:
+        path: The file.
+
+    Raises:
+        StoreError: The file cannot be read, is no store, or was written by a newer wattwerk.
+    """
+    with tempfile.TemporaryDirectory(prefix="wattwerk-") as folder:
+        copy = Path(folder) / "records.db"
+        try:
+            _copy(path, copy)
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {path} cannot be read ({error})", _remedy(error)) from error
+        with Store(copy) as store:
+            return store.records()
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """Copy a store through SQLite, which takes in what waits in its log; write nothing beside the original."""
+    waiting = any(path.with_name(f"{path.name}{ending}").exists() for ending in ("-wal", "-journal"))
+    how = "mode=ro" if waiting else "immutable=1"  # without a log nobody writes, so no lock is needed
+    uri = f"{path.absolute().as_uri()}?{how}"
+    with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_S)) as source, closing(sqlite3.connect(copy)) as target:
+        found = source.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'records'").fetchone()
+        if not found:
+            raise StoreError(f"{path} is an SQLite file without wattwerk records", "name a records.db of wattwerk")
+        version = int(source.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise StoreError(f"{path} was written by a newer wattwerk (layout {version})", "upgrade wattwerk")
+        source.backup(target)
 
 
 def _remedy(error: sqlite3.Error) -> str:

@@ -220,7 +220,9 @@ def test_the_summary_names_the_bottleneck_and_what_its_end_would_bring() -> None
     """By hand: 300 ms of 400 ms before the model; without them 100 ms, 4 times faster. Vectorised: 400 ms to 125 ms."""
     records = [of_pipeline("sequential", (0.3, 0.08, 0.02)), of_pipeline("vectorised", (0.03, 0.08, 0.015))]
     text = "\n".join(summarise(records).sentences)
-    assert "(sequential): pre-processing with 75% of the energy (400 ms a batch; each alone: pre-processing 75%" in text
+    assert (
+        "(sequential): pre-processing with 75 % of the energy (400 ms a batch; each alone: pre-processing 75 %" in text
+    )
     assert "without it a batch would take 100 ms, 4.0× faster." in text
     assert "(vectorised): the inference" in text
     assert "processing that took no time would bring 1.56× at most." in text

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from tests.bench.samples import LAPTOP, laptop_sweep, latencies, modelled, record, server_sweep, troubled_sweep
 
-from wattwerk.bench.summary import QUICK_SENTENCE, summarise
+from wattwerk.bench.summary import quick_sentence, summarise
 from wattwerk.records import Provenance, Scope, Status, measured
 
 
@@ -168,8 +168,8 @@ def test_names_mention_only_what_differs():
 
 def test_quick_mode_is_told():
     """A quick run says so; a full run does not."""
-    assert QUICK_SENTENCE in summarise(laptop_sweep()).sentences
-    assert QUICK_SENTENCE not in summarise(server_sweep()).sentences
+    assert quick_sentence() in summarise(laptop_sweep()).sentences
+    assert quick_sentence() not in summarise(server_sweep()).sentences
 
 
 def test_one_record_and_none():

@@ -124,12 +124,12 @@ def _trade(name: str, plain: Record, other: Record, names: Names, basis: EnergyB
         metric=MAIN[name],
         value=format_value(name, other.value(name)),
         points=points,
-        speed=localised(speed),
+        speed=speed,
     )
     energies = [energy_on(record, basis) for record in (other, plain)] if basis else []
     if len(energies) == 2 and energies[0] and energies[1]:
         share = times(_ratio(energies[0].value, energies[1].value))
-        return t("{told} and {share} the energy.", told=told, share=localised(share))
+        return t("{told} and {share} the energy.", told=told, share=share)
     return f"{told}."
 
 

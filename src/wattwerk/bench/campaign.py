@@ -24,7 +24,7 @@ from wattwerk.meters import inventory
 from wattwerk.records import Record
 from wattwerk.registry import Probe
 from wattwerk.runtimes import RUNTIMES
-from wattwerk.store import Store
+from wattwerk.store import Store, is_store, read_records
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -168,22 +168,27 @@ def _sum_up(sweep: Sweep, records: list[Record], report: Path | None, interrupte
     return Outcome(sweep.id, records, summarise(records), path, interrupted)
 
 
-def gather(references: Sequence[str]) -> list[Record]:
-    """Return the records that references mean: ids of the store, ``last``, or JSON files.
+def gather(references: Sequence[str], *, files: bool = False) -> list[Record]:
+    """Return the records that references mean, each once.
+
+    Args:
+        references: Ids of the store, ``last``, JSON files (also packed by gzip), or stores of other machines, which
+            are only read.
+        files: Whether each has to be a file: a name that is none is an error instead of an id.
 
     Raises:
         ConfigError: A reference means nothing, or a file holds no records.
-        StoreError: The store cannot be read.
+        StoreError: A store cannot be read.
     """
     found: dict[str, Record] = {}
     for reference in references:
         path = Path(reference)
-        if path.suffix == ".json" or path.is_file():
-            records = export.read(path)
+        if files or path.suffix in (".json", ".gz", ".db") or path.is_file():
+            records = read_records(path) if is_store(path) else export.read(path)
         else:
             with Store() as store:
                 records = store.find(reference)
-        found |= {record.id: record for record in records}
+        found |= {record.id: record for record in records if record.id not in found}
     return list(found.values())
 
 

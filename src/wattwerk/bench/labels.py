@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from wattwerk.language import localised, t
 from wattwerk.metering.statistics import Estimate
 from wattwerk.records import Figure, Provenance, Record, Status
 
@@ -44,18 +45,49 @@ class EnergyBasis(msgspec.Struct, frozen=True):
     @property
     def words(self) -> str:
         """What the energy covers, for a sentence."""
-        return f"{SCOPE_WORDS[self.prefix]}, {'modelled' if self.modelled else 'measured'}"
+        provenance = Provenance.MODELLED if self.modelled else Provenance.MEASURED
+        return f"{scope_words(self.prefix)}, {provenance_words(provenance)}"
 
 
-SCOPE_WORDS: Final[Mapping[str, str]] = {
-    "wall": "at the wall",
-    "node": "whole node",
-    "board": "whole board",
-    "system": "system",
-    "gpu": "accelerator",
-    "cpu": "processor package",
-    "dram": "memory",
-}
+def scope_words(prefix: str) -> str:
+    """Return what a figure with this first word of its name covers, for a sentence."""
+    return {
+        "wall": t("at the wall"),
+        "node": t("whole node"),
+        "board": t("whole board"),
+        "system": t("system"),
+        "gpu": t("accelerator"),
+        "cpu": t("processor package"),
+        "dram": t("memory"),
+    }[prefix]
+
+
+def provenance_words(provenance: Provenance) -> str:
+    """Return a provenance in the current language."""
+    return {
+        Provenance.MEASURED: t("measured"),
+        Provenance.DERIVED: t("derived"),
+        Provenance.MODELLED: t("modelled"),
+        Provenance.UNAVAILABLE: t("unavailable"),
+    }[provenance]
+
+
+def status_words(status: Status) -> str:
+    """Return a status in the current language."""
+    return {
+        Status.OK: t("ok"),
+        Status.INVALID: t("invalid"),
+        Status.FAILED: t("failed"),
+        Status.OUT_OF_MEMORY: t("out of memory"),
+        Status.UNSUPPORTED: t("unsupported"),
+    }[status]
+
+
+def processing_words(processing: str) -> str:
+    """Return a way of processing photos in the current language."""
+    known = {"sequential": t("sequential"), "vectorised": t("vectorised"), "overlapped": t("overlapped")}
+    return known.get(processing, processing)
+
 
 #: the widest scope first, because the widest is what is paid for; what is measured comes before what is modelled
 BASES: Final = tuple(
@@ -189,24 +221,45 @@ class Names:
         records = list(records)
         parts: tuple[tuple[Callable[[Record], str], Callable[[Record], str]], ...] = (
             (lambda r: device_of(r).lower(), device_of),  # OpenVINO writes CPU, the others cpu
-            (lambda r: str(r.setup.threads), lambda r: f"{r.setup.threads} threads" if r.setup.threads else "auto"),
+            (lambda r: str(r.setup.threads), _thread_words),
             (lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
-            (processing_of, lambda r: processing_of(r) or "model alone"),
-            (lambda r: r.platform.label, lambda r: r.platform.label),
-            (scenario_of, lambda r: scenario_of(r) or "no load"),
-            (lambda r: str(streams_of(r)), lambda r: f"{streams_of(r)} stream{'s' if streams_of(r) > 1 else ''}"),
+            (processing_of, lambda r: processing_words(processing_of(r)) or t("model alone")),
+            (_machine_words, _machine_words),
+            (scenario_of, lambda r: scenario_of(r) or t("no load")),
+            (lambda r: str(streams_of(r)), _stream_words),
         )
         self._parts = tuple(words for key, words in parts if len({key(record) for record in records}) > 1)
 
-    def lane(self, record: Record) -> str:
-        """Return everything but precision and batch: ``onnxruntime``, or ``torch · cuda:0 · mode=compile``."""
-        return " · ".join(filter(None, (record.setup.runtime, *(words(record) for words in self._parts))))
+    def lane(self, record: Record, *, machine: bool = True) -> str:
+        """Return everything but precision and batch: ``onnxruntime``, or ``laptop · torch · cpu · mode=compile``.
+
+        Args:
+            record: One of those that are named together.
+            machine: Whether the machine is mentioned, where there are several.
+        """
+        rest = [words(record) for words in self._parts if words is not _machine_words]
+        first = record.platform.label if machine and _machine_words in self._parts else ""
+        return " · ".join(filter(None, (first, record.setup.runtime, *rest)))
 
     def configuration(self, record: Record) -> str:
         """Return the configuration without the model: ``torch bf16 batch 1``, or ``… batch 1 (cuda:0, 8 threads)``."""
         extra = ", ".join(filter(None, (words(record) for words in self._parts)))
         setup = record.setup
-        return f"{setup.runtime} {setup.precision} batch {setup.batch}{f' ({extra})' if extra else ''}"
+        told = t("{what} batch {batch}", what=f"{setup.runtime} {setup.precision}", batch=setup.batch)
+        return f"{told}{f' ({extra})' if extra else ''}"
+
+
+def _machine_words(record: Record) -> str:
+    return record.platform.label
+
+
+def _thread_words(record: Record) -> str:
+    return t("{count} threads", count=record.setup.threads) if record.setup.threads else t("auto")
+
+
+def _stream_words(record: Record) -> str:
+    count = streams_of(record)
+    return t("{count} streams", count=count) if count > 1 else t("1 stream")
 
 
 def scenario_of(record: Record) -> str:
@@ -240,4 +293,4 @@ def by_model(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def times(value: float) -> str:
     """Write a ratio for people: ``4.3×``, ``51×``, ``1.02×``."""
-    return f"{value:.2f}×" if value < 2 else f"{value:.1f}×" if value < 10 else f"{value:,.0f}×"
+    return f"{localised(f'{value:.2f}' if value < 2 else f'{value:.1f}' if value < 10 else f'{value:,.0f}')}×"

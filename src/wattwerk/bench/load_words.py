@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wattwerk.bench.labels import BASES, SCOPE_WORDS, Names, is_quick, scenario_of
+from wattwerk.bench.labels import BASES, Names, is_quick, provenance_words, scenario_of, scope_words
+from wattwerk.language import localised, t
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value
 
@@ -17,8 +18,10 @@ def load_sentences(records: Sequence[Record]) -> list[str]:
     sentences = [f"{_subject(record, names)}: {_found(record)}." for record in valid]
     if any(is_quick(record) for record in valid):
         sentences.append(
-            "LoadGen's verdicts are on runs shorter than MLPerf's minimums; use --full for those. "
-            "None of them is an MLPerf result."
+            t(
+                "LoadGen's verdicts are on runs shorter than MLPerf's minimums; use --full for those. "
+                "None of them is an MLPerf result."
+            )
         )
     return sentences
 
@@ -35,13 +38,28 @@ def _found(record: Record) -> str:
     percent = f"{protocol.get('latency_percentile'):g}"
     reached = _text(record, f"query_p{percent}_s")
     limit = protocol.get("latency_limit_s")
-    kept = f" (limit {format_value('limit_s', float(limit))})" if isinstance(limit, int | float) else ""
+    kept = ""
+    if isinstance(limit, int | float):
+        kept = t(" (limit {limit})", limit=format_value("limit_s", float(limit)))
     if scenario_of(record) == "offline":
-        told = f"{_rate(record, 'samples_per_s')} samples per second"
+        told = t("{rate} samples per second", rate=_rate(record, "samples_per_s"))
     elif scenario_of(record) == "server":
-        told = f"up to {_rate(record, 'target_queries_per_s')} queries per second with {percent} % in {reached}{kept}"
+        rate = _rate(record, "target_queries_per_s")
+        told = t(
+            "up to {rate} queries per second with {percent} % in {time}{limit}",
+            rate=rate,
+            percent=localised(percent),
+            time=reached,
+            limit=kept,
+        )
     else:
-        told = f"{percent} % of the queries within {reached}{kept}, {_rate(record, 'queries_per_s')} a second"
+        told = t(
+            "{percent} % of the queries within {time}{limit}, {rate} a second",
+            percent=localised(percent),
+            time=reached,
+            limit=kept,
+            rate=_rate(record, "queries_per_s"),
+        )
     return ", ".join((told, _energy(record)))
 
 
@@ -56,12 +74,13 @@ def _rate(record: Record, name: str) -> str:
 def _energy(record: Record) -> str:
     """Return the widest energy, measured before modelled, of a query or, where there is only one, of a sample."""
     offline = scenario_of(record) == "offline"
-    ending, noun = ("energy_per_inference_j", "sample") if offline else ("energy_per_query_j", "query")
+    ending = "energy_per_inference_j" if offline else "energy_per_query_j"
     for basis in BASES:
         figure = record.figures.get(f"{basis.prefix}_{ending}")
         if figure is None or figure.value is None:
             continue
         if (figure.provenance is Provenance.MODELLED) == basis.modelled:
-            told = format_value(ending, figure.value)
-            return f"{told} a {noun} ({SCOPE_WORDS[basis.prefix]}, {figure.provenance.value})"
-    return "energy unavailable"
+            value = format_value(ending, figure.value)
+            told = t("{energy} a sample", energy=value) if offline else t("{energy} a query", energy=value)
+            return f"{told} ({scope_words(basis.prefix)}, {provenance_words(figure.provenance)})"
+    return t("energy unavailable")

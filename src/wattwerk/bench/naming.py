@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from wattwerk.records import Record
+from wattwerk.language import t
+from wattwerk.records import Platform, Record
 
 _SUFFIX: Final = ".onnx"
 _PIPELINE: Final = " (pipeline)"
@@ -42,6 +43,42 @@ def told_apart(records: Sequence[Record], like: Sequence[Record] = ()) -> list[R
         _called(record, known.get((record.subject.name, identity)) or names[record.subject.name][identity])
         for record, identity in zip(records, identities, strict=True)
     ]
+
+
+def machines_told_apart(records: Sequence[Record]) -> list[Record]:
+    """Return the records with distinct labels for distinct machines: by what differs, such as the operating system.
+
+    Two machines of the same make, size and system cannot be told apart, unless their owner gave them labels.
+
+    Args:
+        records: In any order; what is returned has the same.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.platform.label, []).append(record)
+    telling = {label: _telling(group) for label, group in groups.items()}
+    return [_on(record, telling[record.platform.label]) for record in records]
+
+
+def _telling(records: Sequence[Record]) -> list[int]:
+    """Return which parts of a machine's description differ between machines of one label; unknown is no difference."""
+    parts = [_machine_parts(record.platform) for record in records]
+    return [index for index in range(len(parts[0])) if len({part[index] for part in parts} - {""}) > 1]
+
+
+def _machine_parts(platform: Platform) -> tuple[str, ...]:
+    count = platform.cpu_logical_count
+    accelerators = ", ".join(sorted({accelerator.name for accelerator in platform.accelerators}))
+    return platform.os, platform.cpu, t("{count} threads", count=count) if count else "", accelerators
+
+
+def _on(record: Record, telling: Sequence[int]) -> Record:
+    parts = _machine_parts(record.platform)
+    told = ", ".join(parts[index] for index in telling if parts[index])
+    if not told:
+        return record
+    platform = msgspec.structs.replace(record.platform, label=f"{record.platform.label} ({told})")
+    return msgspec.structs.replace(record, platform=platform)
 
 
 def _with_pipeline(record: Record) -> Record:

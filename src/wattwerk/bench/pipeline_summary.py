@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from wattwerk.bench.labels import EnergyBasis, Names, estimate, processing_of, times
+from wattwerk.bench.labels import EnergyBasis, Names, estimate, processing_of, processing_words, times
 from wattwerk.bench.pipeline import PHASES
+from wattwerk.language import t
 from wattwerk.metering.statistics import ratio_of
 from wattwerk.records import Record
 from wattwerk.units import format_value
 
-_WORDS: Final = {"preprocess": "pre-processing", "inference": "the inference", "postprocess": "post-processing"}
 _ORDER: Final = ("sequential", "vectorised", "overlapped")
 #: What can be written better without another model.
 _AROUND: Final = ("preprocess", "postprocess")
@@ -38,20 +38,32 @@ def _bottleneck(record: Record, names: Names, basis: EnergyBasis | None) -> str:
     """Name the phase that takes the most; without it only the others' time would be left (Amdahl's law)."""
     shares = {name: _share_of(record, name) or 0.0 for name in PHASES}
     worst = max(PHASES, key=lambda name: shares[name])
-    told = ", ".join(f"{_WORDS[name]} {shares[name]:.0%}" for name in PHASES)
+    told = ", ".join(f"{phase_words(name)} {_percent(shares[name])}" for name in PHASES)
     whole = format_value("pipeline_p50_s", _time(record, "pipeline"))
     rest = sum(_time(record, name) for name in PHASES if name != worst)
     overlapped = processing_of(record) == "overlapped"
     energy = _energy_words(record, worst, basis)
     if worst == "inference":
-        without = f"processing that took no time would bring {times(_amdahl(1 - shares[worst]))} at most"
+        without = t("processing that took no time would bring {gain} at most", gain=times(_amdahl(1 - shares[worst])))
     else:
-        without = (
-            f"without it a batch would take {format_value('rest_s', rest)}, {times(_amdahl(shares[worst]))} faster"
-        )
-    head = f"Bottleneck of {names.configuration(record)}: {_WORDS[worst]}{energy}"
-    where = "from result to result" if overlapped else "a batch"
-    return f"{head} ({whole} {where}; each alone: {told}); {without}."
+        gain = times(_amdahl(shares[worst]))
+        without = t("without it a batch would take {rest}, {gain} faster", rest=format_value("rest_s", rest), gain=gain)
+    head = t("Bottleneck of {what}: {phase}", what=names.configuration(record), phase=phase_words(worst)) + energy
+    where = t("{time} from result to result", time=whole) if overlapped else t("{time} a batch", time=whole)
+    return t("{head} ({where}; each alone: {shares}); {without}.", head=head, where=where, shares=told, without=without)
+
+
+def phase_words(phase: str) -> str:
+    """Return what a phase of a pipeline is called."""
+    return {
+        "preprocess": t("pre-processing"),
+        "inference": t("the inference"),
+        "postprocess": t("post-processing"),
+    }[phase]
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
 
 
 def _amdahl(share: float) -> float:
@@ -67,7 +79,7 @@ def _energy_words(record: Record, phase: str, basis: EnergyBasis | None) -> str:
     known = [value for value in values.values() if value is not None]
     if len(known) < len(PHASES) or not sum(known):
         return ""
-    return f" with {(values[phase] or 0.0) / sum(known):.0%} of the energy"
+    return t(" with {share} of the energy", share=_percent((values[phase] or 0.0) / sum(known)))
 
 
 def _gains(records: Sequence[Record]) -> list[str]:
@@ -97,18 +109,24 @@ def _alike(first: Record, second: Record) -> bool:
 
 def _gain(plain: Record, other: Record, processing: str) -> str:
     setup = other.setup
-    where = f"{setup.runtime} {setup.precision} batch {setup.batch}"
+    where = t("{what} batch {batch}", what=f"{setup.runtime} {setup.precision}", batch=setup.batch)
     whole = _ratio(plain, other, "pipeline")
     before, after = estimate(plain, "pipeline_p50_s"), estimate(other, "pipeline_p50_s")
     if before is None or after is None:
         return ""
     if ratio_of(before, after).significant is False:
-        told = "no significant difference"
+        told = t("no significant difference")
+    elif whole >= 1:
+        told = t("{gain} as fast from photos to results", gain=times(whole))
     else:
-        told = f"{times(whole)} as fast from photos to results" if whole >= 1 else f"{times(1 / whole)} slower"
+        told = t("{gain} slower", gain=times(1 / whole))
     around = sum(_time(plain, name) for name in _AROUND) / sum(_time(other, name) for name in _AROUND)
-    return (
-        f"Processing {processing} against sequential ({where}): {told}; pre- and post-processing alone {times(around)}."
+    return t(
+        "Processing {way} against sequential ({where}): {told}; pre- and post-processing alone {gain}.",
+        way=processing_words(processing),
+        where=where,
+        told=told,
+        gain=times(around),
     )
 
 

@@ -19,35 +19,23 @@ from wattwerk.bench.labels import (
     is_quick,
     ranked,
     start_of,
+    status_words,
     times,
     without_load,
 )
 from wattwerk.bench.load_words import load_sentences
-from wattwerk.bench.naming import told_apart
+from wattwerk.bench.naming import machines_told_apart, told_apart
 from wattwerk.bench.pipeline_summary import pipeline_sentences
 from wattwerk.bench.together_words import together_sentences
+from wattwerk.language import localised, recorded, t
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value
 
 Goal = Literal["latency", "throughput", "energy", "energy_at_batch"]
 
-_TITLES: Final[dict[Goal, str]] = {
-    "latency": "Fastest",
-    "throughput": "Highest throughput",
-    "energy": "Least energy per inference",
-    "energy_at_batch": "Least energy at the default's batch size",
-}
-_GAINS: Final[dict[Goal, str]] = {
-    "latency": "{} faster than",
-    "throughput": "{} the throughput of",
-    "energy": "{} less energy than",
-    "energy_at_batch": "{} less energy than",
-}
+_GOALS: Final[tuple[Goal, ...]] = ("latency", "throughput", "energy", "energy_at_batch")
 _ENERGY_GOALS: Final[frozenset[Goal]] = frozenset({"energy", "energy_at_batch"})
-QUICK_SENTENCE: Final = (
-    "Quick mode: the energy windows are shorter than a defensible figure needs; use --full for figures to keep."
-)
 _LATENCY: Final = "latency_p50_s"
 _THROUGHPUT: Final = "throughput_per_s"
 
@@ -147,7 +135,7 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
         default: The configuration that gains are counted from. Its runtime and precision are the default for the
             other models too; None chooses by ``labels.default_of``.
     """
-    records = told_apart(records)
+    records = machines_told_apart(told_apart(records))
     names = Names(records)
     models = tuple(_model(model, group, names, default) for model, group in by_model(without_load(records)).items())
     exclusions = tuple(
@@ -159,8 +147,15 @@ def summarise(records: Sequence[Record], *, default: Record | None = None) -> Su
     quick = any(is_quick(record) for record in records if record.figures)
     sentences = [*_model_sentences(models), *load_sentences(records), *_exclusion_sentences(records, names)]
     if quick:
-        sentences.append(QUICK_SENTENCE)
+        sentences.append(quick_sentence())
     return Summary(models, counts, exclusions, quick, tuple(sentences))
+
+
+def quick_sentence() -> str:
+    """Return what a reader has to know of records that were taken in quick mode."""
+    return t(
+        "Quick mode: the energy windows are shorter than a defensible figure needs; use --full for figures to keep."
+    )
 
 
 def _model_sentences(models: Sequence[ModelSummary]) -> list[str]:
@@ -169,42 +164,41 @@ def _model_sentences(models: Sequence[ModelSummary]) -> list[str]:
     return [f"{model.model}: {sentence}" for model in models for sentence in model.sentences]
 
 
-_STATUS_WORDS: Final = {
-    Status.INVALID: "invalid (kept, shown, not ranked)",
-    Status.FAILED: "failed",
-    Status.OUT_OF_MEMORY: "out of memory",
-    Status.UNSUPPORTED: "unsupported",
-}
-
-
 def _exclusion_sentences(records: Sequence[Record], names: Names) -> list[str]:
     sentences = []
-    for status, words in _STATUS_WORDS.items():
-        mine = [record for record in records if record.status is status]
-        reasons = Counter(record.reason or "no reason given" for record in mine)
+    for status in Status:
+        mine = [record for record in records if record.status is status and status is not Status.OK]
+        reasons = Counter(map(_reason, mine))
         if reasons:
             common = reasons.most_common(3)
-            who = {r.reason or "no reason given": f" ({r.subject.name}, {names.configuration(r)})" for r in mine}
+            who = {_reason(r): f" ({r.subject.name}, {names.configuration(r)})" for r in mine}
             alone = len(records) == 1  # nothing else could be meant
             told = "; ".join(
                 f"{reason} ({n}×)" if n > 1 else f"{reason}{'' if alone else who[reason]}" for reason, n in common
             )
-            more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
-            sentences.append(f"{reasons.total()} of {len(records)} {words}: {told}{more}.")
+            more = t("; and {count} more reasons", count=len(reasons) - 3) if len(reasons) > 3 else ""
+            words = t("invalid (kept, shown, not ranked)") if status is Status.INVALID else status_words(status)
+            counted = t("{count} of {all} {words}", count=reasons.total(), all=len(records), words=words)
+            sentences.append(f"{counted}: {told}{more}.")
     return sentences
+
+
+def _reason(record: Record) -> str:
+    return recorded(record.reason) if record.reason else t("no reason given")
 
 
 def _model(model: str, records: Sequence[Record], names: Names, default: Record | None) -> ModelSummary:
     usable = ranked(records)
     start = start_of(usable, default)
     basis = common_basis(usable)
-    found = [_choice(goal, _candidates(goal, usable, start), start, names, basis) for goal in _TITLES]
+    found = [_choice(goal, _candidates(goal, usable, start), start, names, basis) for goal in _GOALS]
     choices = tuple(choice for choice in found if choice)
-    sentences = [choice.text for choice in choices] or ["No configuration gave a figure that can be ranked."]
+    sentences = [choice.text for choice in choices] or [t("No configuration gave a figure that can be ranked.")]
     if choices and basis is None:
-        sentences.append("Energy is unavailable for every configuration.")
+        sentences.append(t("Energy is unavailable for every configuration."))
     elif basis and (without := sum(energy_on(record, basis) is None for record in usable)):
-        sentences.append(f"{without} of {len(usable)} are not in the energy ranking: no energy {basis.words}.")
+        told = t("{count} of {all} are not in the energy ranking", count=without, all=len(usable))
+        sentences.append(t("{told}: no energy {basis}.", told=told, basis=basis.words))
     sentences += accuracy_sentences(usable, names, basis)
     sentences += pipeline_sentences(usable, names, basis)
     sentences += together_sentences(usable, names, basis)
@@ -254,9 +248,9 @@ def _choice(
         f"{names.configuration(start)}: {value_words(figure, values[start.id].value)}" if gain and start else ""
     )
     if len(known) == 1:
-        told = "the only one"
+        told = t("the only one")
     elif best is start:
-        told = "the default configuration itself"
+        told = t("the default configuration itself")
     else:
         told = _comparison_words(goal, start_words, gain, modelled)
     return Choice(
@@ -271,9 +265,18 @@ def _choice(
         gain_ratio=gain.value if gain else None,
         gain_significant=gain.significant if gain else None,
         ties=ties,
-        text=f"{_TITLES[goal]}: {names.configuration(best)}: {_best_words(goal, figure, values[best.id], basis)}, "
+        text=f"{_title(goal)}: {names.configuration(best)}: {_best_words(goal, figure, values[best.id], basis)}, "
         f"{told}{_tie_words(ties)}.",
     )
+
+
+def _title(goal: Goal) -> str:
+    return {
+        "latency": t("Fastest"),
+        "throughput": t("Highest throughput"),
+        "energy": t("Least energy per inference"),
+        "energy_at_batch": t("Least energy at the default's batch size"),
+    }[goal]
 
 
 def _gain(goal: Goal, best: Estimate, other: Estimate, modelled: bool) -> Ratio:
@@ -298,27 +301,37 @@ def _best_words(goal: Goal, figure: str, value: Estimate, basis: EnergyBasis | N
 
 def value_words(figure: str, value: float) -> str:
     """Return a value as a sentence needs it: ``1/s`` reads badly there."""
-    return f"{value:,.{0 if value >= 100 else 1}f} per second" if figure == _THROUGHPUT else format_value(figure, value)
+    if figure != _THROUGHPUT:
+        return format_value(figure, value)
+    return t("{rate} per second", rate=localised(f"{value:,.{0 if value >= 100 else 1}f}"))
 
 
 def _comparison_words(goal: Goal, start_words: str, gain: Ratio | None, modelled: bool) -> str:
     """Return how far the best one is from the default."""
     if gain is None:
-        return "not comparable with the default"
+        return t("not comparable with the default")
     if gain.significant is False and not modelled:
-        return f"no significant difference from the default ({start_words})"
-    doubt = "; not significant, because the bounds of the model overlap" if gain.significant is False else ""
-    return f"{_GAINS[goal].format(times(gain.value))} the default ({start_words}){doubt}"
+        return t("no significant difference from the default ({default})", default=start_words)
+    doubt = t("; not significant, because the bounds of the model overlap") if gain.significant is False else ""
+    return f"{_gain_words(goal, times(gain.value), start_words)}{doubt}"
+
+
+def _gain_words(goal: Goal, gain: str, default: str) -> str:
+    if goal == "latency":
+        return t("{gain} faster than the default ({default})", gain=gain, default=default)
+    if goal == "throughput":
+        return t("{gain} the throughput of the default ({default})", gain=gain, default=default)
+    return t("{gain} less energy than the default ({default})", gain=gain, default=default)
 
 
 def _tie_words(ties: Sequence[str]) -> str:
     *front, last = ties or ("",)
-    told = f"{', '.join(front)} or {last}" if front else last
-    return f"; no significant difference from {told}" if ties else ""
+    told = t("{front} or {last}", front=", ".join(front), last=last) if front else last
+    return t("; no significant difference from {others}", others=told) if ties else ""
 
 
 def _bounds(figure: str, value: Estimate, basis: EnergyBasis) -> str:
     """Return the model's bounds in words; a confidence interval is left to the tables."""
     if not basis.modelled or value.low is None or value.high is None:
         return ""
-    return f": {format_value(figure, value.low)} to {format_value(figure, value.high)}"
+    return ": " + t("{low} to {high}", low=format_value(figure, value.low), high=format_value(figure, value.high))

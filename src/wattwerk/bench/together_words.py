@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wattwerk.bench.labels import EnergyBasis, Names, energy_on, estimate, times
-from wattwerk.language import localised, t
+from wattwerk.language import t
 from wattwerk.records import Record
 from wattwerk.units import format_value
 
@@ -32,7 +32,7 @@ def _sentence(record: Record, names: Names, basis: EnergyBasis | None) -> str:
         latency=format_value("latency_p50_s", record.value("latency_p50_s")),
         alone=format_value("latency_p50_s", record.value("alone_latency_p50_s")),
         kept=format_value("kept_ratio", record.value("throughput_kept_ratio")),
-        gain=localised(times(record.value("taking_turns_ratio") or 0.0)),
+        gain=times(record.value("taking_turns_ratio") or 0.0),
     )
     alone = estimate(record, f"alone_{basis.gross}") if basis else None
     mine = energy_on(record, basis) if basis else None

@@ -18,9 +18,10 @@ from pathlib import Path
 import msgspec
 
 from wattwerk import export
-from wattwerk.bench.naming import told_apart
+from wattwerk.bench.naming import machines_told_apart, told_apart
 from wattwerk.bench.report.figures import is_plottable, sections
-from wattwerk.bench.report.page import page
+from wattwerk.bench.report.page import page, script_texts
+from wattwerk.bench.report.values import file_name, table_of
 from wattwerk.bench.summary import summarise
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.records import Record
@@ -61,17 +62,33 @@ def render_report(records: Sequence[Record], *, title: str | None = None, defaul
             f"none of {len(records)} records has a figure to draw ({reason})",
             "see `wattwerk results show ID` for why each failed",
         )
-    named = told_apart(records)
+    named = shown_records(records)
     shown = sections(named, default=default)
-    specs = [chart.spec for section in shown for chart in section.charts]
+    specs = [
+        chart.spec
+        | {
+            "title": f"{section.title}: {chart.title}",
+            "table": table_of(chart.spec),
+            "file": file_name(section, chart, number),
+        }
+        for number, (section, chart) in enumerate(
+            ((section, chart) for section in shown for chart in section.charts), 1
+        )
+    ]
     parts = {
         "style": _data("report.css"),
         "script": _data("report.js"),
         "specs": _safe_json(specs),
+        "texts": _safe_json(script_texts()),
         "plotly": _packed(_plotly()),
         "records": _packed(msgspec.json.encode(list(records))),
     }
     return page(named, summarise(records, default=default), shown, title=title, parts=parts)
+
+
+def shown_records(records: Sequence[Record]) -> list[Record]:
+    """Return the records of kind ``bench`` as a report names them: models and machines told apart."""
+    return machines_told_apart(told_apart([record for record in records if record.kind == "bench"]))
 
 
 def _plotly() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Final
@@ -18,11 +19,16 @@ from wattwerk.bench.labels import (
     is_modelled,
     is_quick,
     precision_order,
+    scope_words,
+    status_words,
     times,
 )
+from wattwerk.bench.report.energy_charts import EFFICIENCIES
 from wattwerk.bench.report.facts import conditions, machine_facts, method_facts
-from wattwerk.bench.report.figures import EFFICIENCIES, Chart, Section, lane_symbols
-from wattwerk.bench.summary import QUICK_SENTENCE, Choice, ModelSummary, Summary, value_words
+from wattwerk.bench.report.marks import lane_symbols
+from wattwerk.bench.report.section import Chart, Section
+from wattwerk.bench.summary import Choice, Goal, ModelSummary, Summary, quick_sentence, value_words
+from wattwerk.language import FOREIGN, current, day, recorded, t
 from wattwerk.records import Provenance, Record, Status
 from wattwerk.units import format_value
 
@@ -32,18 +38,7 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'none'"
 )
 
-_GOALS: Final = {
-    "latency": "Fastest",
-    "throughput": "Highest throughput",
-    "energy": "Least energy per inference",
-    "energy_at_batch": "Least energy, default's batch",
-}
-_GAINS: Final = {
-    "latency": "{} faster than the default",
-    "throughput": "{} the default",
-    "energy": "{} less than the default",
-    "energy_at_batch": "{} less than the default",
-}
+_UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|°C|[nµmkMGT]?(?:s|W|J|B|Hz))(?!\w))")
 _DASHED: Final = (
     '<svg class="mark long" viewBox="0 0 40 16" aria-hidden="true"><path d="M1 8h38" stroke-dasharray="7 5"/></svg>'
 )
@@ -74,60 +69,86 @@ def page(
         summary: What the sweep showed.
         sections: The charts.
         title: The heading; None names the models.
-        parts: ``style``, ``script``, ``specs`` (safe JSON), ``plotly`` and ``records`` (packed).
+        parts: ``style``, ``script``, ``specs`` and ``texts`` (safe JSON), ``plotly`` and ``records`` (packed).
     """
-    heading = html.escape(title or _title(records))
+    heading = html.escape(title or page_title(records))
     numbers = count()
     body = "".join(_section(section, numbers) for section in sections)
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!doctype html>\n<html lang="{current()}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="generator" content="wattwerk {__version__}">\n<link rel="icon" href="data:,">\n'
         f"<title>{heading}</title>\n<style>\n{parts['style']}</style>\n</head>\n<body>\n"
-        '<a class="skip" href="#summary">Skip to the summary</a>\n<div class="page">\n'
+        f'<a class="skip" href="#summary">{t("Skip to the summary")}</a>\n<div class="page">\n'
         f"{_head(heading, records, sections)}<main>\n{_summary(summary)}{_method(records)}{_key(records)}{body}"
         f"{_table(records)}</main>\n{_foot()}</div>\n"
         f'<script type="application/json" id="specs">{parts["specs"]}</script>\n'
+        f'<script type="application/json" id="texts">{parts["texts"]}</script>\n'
         f'<script type="text/plain" id="records">{parts["records"]}</script>\n'
         f'<script type="text/plain" id="plotly">{parts["plotly"]}</script>\n'
         f"<script>\n{parts['script']}</script>\n</body>\n</html>\n"
     )
 
 
-def _title(records: Sequence[Record]) -> str:
+def script_texts() -> dict[str, str]:
+    """Return what the page's script says."""
+    return {
+        "failed": t("This chart could not be drawn; its values are in the table of all records."),
+        "none": t("No chart in this browser."),
+        "records": t("records"),
+        "hatched": t("hatched: modelled, the error bar shows its bounds"),
+        "dashed": t("dashed, open marker: modelled"),
+    }
+
+
+def page_title(records: Sequence[Record]) -> str:
+    """Return a heading that names the models and the machine."""
     models = list(by_model(records))
-    told = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
+    told = ", ".join(models[:3]) + (t(" and {count} more", count=len(models) - 3) if len(models) > 3 else "")
     platforms = sorted({record.platform.label for record in records})
-    return f"{told} on {platforms[0] if len(platforms) == 1 else f'{len(platforms)} machines'}"
+    if len(platforms) == 1:
+        return t("{models} on {machine}", models=told, machine=platforms[0])
+    return t("{models} on {count} machines", models=told, count=len(platforms))
 
 
 def _head(heading: str, records: Sequence[Record], sections: Sequence[Section]) -> str:
     days = sorted({record.started_at[:10] for record in records})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    links = [("summary", "Summary"), ("method", "How it was measured")]
-    links += [(section.key, section.title) for section in sections if section.charts] + [
-        ("records-table", "All records")
-    ]
+    when = day(days[0]) if len(days) == 1 else t("{low} to {high}", low=day(days[0]), high=day(days[-1]))
+    links = [("summary", t("Summary")), ("method", t("How it was measured"))]
+    links += [(section.key, section.title) for section in sections if section.charts]
+    links.append(("records-table", t("All records")))
     items = "".join(f'<li><a href="#{key}">{html.escape(text)}</a></li>' for key, text in links)
-    noun = "configuration" if len(records) == 1 else "configurations"
+    one = t("Latency, power and energy of one configuration, measured {when}.", when=when)
+    many = t("Latency, power and energy of {count} configurations, measured {when}.", count=len(records), when=when)
+    fallback = t(
+        "This browser cannot unpack the charts. Every value is in the table below; Chrome 80, Firefox 113, Safari 16.4 "
+        "or newer also draw the charts."
+    )
+    scripts = t("Charts and sorting need JavaScript; every value is in the table below.")
     return (
         f'<header><p class="brand">wattwerk</p><h1>{heading}</h1>'
-        f'<p class="lead">Latency, power and energy of {len(records)} {noun}, measured {html.escape(when)}.</p>'
-        f'<nav aria-label="Sections"><ul>{items}</ul></nav>'
-        '<p class="notice" id="fallback" hidden>This browser cannot unpack the charts. Every value is in the table '
-        "below; Chrome 80, Firefox 113, Safari 16.4 or newer also draw the charts.</p>"
-        '<noscript><p class="notice">Charts and sorting need JavaScript; every value is in the table below.</p>'
-        "</noscript>"
+        f'<p class="lead">{escaped(one if len(records) == 1 else many)}</p>'
+        f'<nav aria-label="{t("Sections")}"><ul>{items}</ul></nav>'
+        f'<p class="notice" id="fallback" hidden>{escaped(fallback)}</p>'
+        f'<noscript><p class="notice">{escaped(scripts)}</p></noscript>'
         "</header>\n"
     )
 
 
 def _foot() -> str:
-    return (
-        f"<footer>Made by wattwerk {__version__}. This file holds everything it shows and loads nothing. "
-        "It contains plotly.js, © Plotly, Inc., under the MIT licence.</footer>\n"
+    told = t(
+        "Made by wattwerk {version}. This file holds everything it shows and loads nothing. It contains plotly.js, "
+        "© Plotly, Inc., under the MIT licence.",
+        version=__version__,
     )
+    return f"<footer>{escaped(told)}</footer>\n"
+
+
+def escaped(text: str) -> str:
+    """Return a text as HTML; what is English in a page of another language is marked as such."""
+    text = _UNIT.sub("\u00a0", text)  # a value and its unit stay on one line
+    return html.escape(text).replace(FOREIGN[0], '<span lang="en">').replace(FOREIGN[1], "</span>")
 
 
 # --- summary ----------------------------------------------------------------------------------------------------------
@@ -136,11 +157,12 @@ def _foot() -> str:
 def _summary(summary: Summary) -> str:
     several = len(summary.models) > 1
     models = "".join(_model(model, several) for model in summary.models)
-    words = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in summary.sentences if sentence != QUICK_SENTENCE)
-    quick = f'<p class="notice">{html.escape(QUICK_SENTENCE)}</p>' if summary.quick else ""
+    told = quick_sentence()
+    words = "".join(f"<li>{escaped(sentence)}</li>" for sentence in summary.sentences if sentence != told)
+    quick = f'<p class="notice">{html.escape(told)}</p>' if summary.quick else ""
     return (
-        f'<section id="summary" aria-labelledby="summary-title"><h2 id="summary-title">Summary</h2>{models}{quick}'
-        f'<ul class="words">{words}</ul></section>\n'
+        f'<section id="summary" aria-labelledby="summary-title"><h2 id="summary-title">{t("Summary")}</h2>'
+        f'{models}{quick}<ul class="words">{words}</ul></section>\n'
     )
 
 
@@ -155,43 +177,63 @@ def _card(choice: Choice, model: ModelSummary) -> str:
     if choice.goal.startswith("energy") and model.energy_basis:
         small.append(model.energy_basis)
     if choice.low is not None and choice.high is not None:
-        small.append(f"{value_words(choice.figure, choice.low)} to {value_words(choice.figure, choice.high)}")
+        low, high = value_words(choice.figure, choice.low), value_words(choice.figure, choice.high)
+        small.append(t("{low} to {high}", low=low, high=high))
     return (
-        f'<div class="card"><p class="goal">{_GOALS[choice.goal]}</p>'
+        f'<div class="card"><p class="goal">{_goal(choice.goal)}</p>'
         f'<p class="value">{value_words(choice.figure, choice.value)}</p>'
         f'<p class="what">{html.escape(choice.configuration)}</p><p class="gain">{_gain(choice, model)}</p>'
         f'<p class="small">{html.escape("; ".join(small))}</p></div>'
     )
 
 
+def _goal(goal: Goal) -> str:
+    return {
+        "latency": t("Fastest"),
+        "throughput": t("Highest throughput"),
+        "energy": t("Least energy per inference"),
+        "energy_at_batch": t("Least energy, default's batch"),
+    }[goal]
+
+
 def _gain(choice: Choice, model: ModelSummary) -> str:
     if choice.record_id == model.default_id:
-        return "the default configuration"
+        return t("the default configuration")
     if choice.gain_ratio is None:
-        return "not comparable with the default"
-    told = _GAINS[choice.goal].format(times(choice.gain_ratio))
-    if choice.gain_significant is False:
-        modelled = choice.provenance is Provenance.MODELLED
-        return f"{told}, but the bounds overlap" if modelled else "no significant difference from the default"
-    return told
+        return t("not comparable with the default")
+    told = _gain_words(choice.goal, times(choice.gain_ratio))
+    if choice.gain_significant is not False:
+        return told
+    if choice.provenance is Provenance.MODELLED:
+        return t("{gain}, but the bounds overlap", gain=told)
+    return t("no significant difference from the default")
+
+
+def _gain_words(goal: Goal, gain: str) -> str:
+    if goal == "latency":
+        return t("{gain} faster than the default", gain=gain)
+    return t("{gain} the default", gain=gain) if goal == "throughput" else t("{gain} less than the default", gain=gain)
 
 
 # --- way of measuring and key -----------------------------------------------------------------------------------------
 
 
 def _method(records: Sequence[Record]) -> str:
-    blocks = [*machine_facts(records), ("Procedure", method_facts(records)), ("Conditions", conditions(records))]
+    blocks = [*machine_facts(records), (t("Procedure"), method_facts(records)), (t("Conditions"), conditions(records))]
     facts = "".join(_facts(title, lines) for title, lines in blocks if lines)
+    intro = t(
+        "Every figure carries where it comes from: measured, derived from measured values, or modelled within bounds. "
+        "Modelled and measured values are never ranked against each other."
+    )
     return (
-        '<section id="method" aria-labelledby="method-title"><h2 id="method-title">How it was measured</h2>'
-        '<p class="intro">Every figure carries where it comes from: measured, derived from measured values, or '
-        "modelled within bounds. Modelled and measured values are never ranked against each other.</p>"
+        f'<section id="method" aria-labelledby="method-title"><h2 id="method-title">{t("How it was measured")}</h2>'
+        f'<p class="intro">{escaped(intro)}</p>'
         f'<div class="facts">{facts}</div></section>\n'
     )
 
 
 def _facts(title: str, lines: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in lines)
+    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{escaped(text)}</dd>" for name, text in lines)
     return f"<div><h3>{html.escape(title)}</h3><dl>{items}</dl></div>"
 
 
@@ -208,13 +250,14 @@ def _key(records: Sequence[Record]) -> str:
         symbols = lane_symbols(shown, Names(shown))
         items += [f"{_mark(symbol)}{html.escape(lane)}" for lane, symbol in symbols.items()]
     if any(is_modelled(figure) for record in shown for figure in record.figures.values()):
-        items.append('<span class="swatch hatched"></span>hatched: modelled, the error bar shows its bounds')
+        items.append(f'<span class="swatch hatched"></span>{t("hatched: modelled, the error bar shows its bounds")}')
     if curves and any(is_modelled(r.figures[name]) for r in shown for name in EFFICIENCIES if name in r.figures):
-        items.append(f"{_DASHED}dashed, open marker: modelled")
+        items.append(f"{_DASHED}{t('dashed, open marker: modelled')}")
     if any(record.status is Status.INVALID for record in shown):
-        items.append('<span class="swatch invalid"></span>pale, “invalid”: throttled or drifting, never ranked')
+        told = t("pale, “invalid”: throttled or drifting, never ranked")
+        items.append(f'<span class="swatch invalid"></span>{told}')
     listed = "".join(f"<li>{item}</li>" for item in items)
-    return f'<ul class="key" aria-label="Key to the charts">{listed}</ul>\n'
+    return f'<ul class="key" aria-label="{t("Key to the charts")}">{listed}</ul>\n'
 
 
 def _mark(symbol: str) -> str:
@@ -226,84 +269,111 @@ def _mark(symbol: str) -> str:
 
 def _section(section: Section, numbers: count[int]) -> str:
     charts = "".join(_chart(chart, next(numbers)) for chart in section.charts)
-    content = f'<div class="charts">{charts}</div>' if charts else f'<p class="intro">{html.escape(section.note)}</p>'
-    intro = f'<p class="intro">{html.escape(section.intro)}</p>' if charts else ""
+    content = f'<div class="charts">{charts}</div>' if charts else f'<p class="intro">{escaped(section.note)}</p>'
+    intro = f'<p class="intro">{escaped(section.intro)}</p>' if charts else ""
     return (
         f'<section id="{section.key}" aria-labelledby="{section.key}-title">'
         f'<h2 id="{section.key}-title">{html.escape(section.title)}</h2>{intro}{content}</section>\n'
     )
 
 
+def _downloads(chart: Chart) -> str:
+    buttons = "".join(
+        f'<button type="button" data-form="{form}" aria-label="{html.escape(told)}">{form.upper()}</button>'
+        for form in ("png", "svg", "csv")
+        for told in [t("{form} of {chart}", form=form.upper(), chart=chart.title)]
+    )
+    return f'<span class="downloads">{buttons}</span>'
+
+
 def _chart(chart: Chart, number: int) -> str:
     return (
-        f"<figure><figcaption><h3>{html.escape(chart.title)}</h3></figcaption>"
+        f"<figure><figcaption><h3>{html.escape(chart.title)}</h3>{_downloads(chart)}</figcaption>"
         f'<div class="chart" role="img" aria-label="{html.escape(chart.alt)}" data-spec="{number}" '
-        f'style="min-height:{chart.spec["height"]}px"><p class="waiting">Drawing …</p></div></figure>'
+        f'style="min-height:{chart.spec["height"]}px"><p class="waiting">{t("Drawing …")}</p></div></figure>'
     )
 
 
 # --- table ------------------------------------------------------------------------------------------------------------
 
-#: heading, figure
-_COLUMNS: Final = (
-    ("p50", "latency_p50_s"),
-    ("p99", "latency_p99_s"),
-    ("Throughput", "throughput_per_s"),
-    ("GPU power", "gpu_power_w"),
-    ("CPU power", "cpu_power_w"),
-    ("System power", "system_power_w"),
-    ("Gross energy", "energy"),
-    ("Net energy", "net_energy"),
-    ("1/s/W, accelerator", "accelerator_efficiency_per_s_per_w"),
-    ("1/s/W, system", "system_efficiency_per_s_per_w"),
-    ("Of peak", "peak_share_ratio"),
-    ("Peak memory", "memory_peak_bytes"),
-)
+
+def _columns() -> list[tuple[str, str]]:
+    """Return heading and figure of each column of values."""
+    return [
+        ("p50", "latency_p50_s"),
+        ("p99", "latency_p99_s"),
+        (t("Throughput"), "throughput_per_s"),
+        (t("GPU power"), "gpu_power_w"),
+        (t("CPU power"), "cpu_power_w"),
+        (t("System power"), "system_power_w"),
+        (t("Gross energy"), "energy"),
+        (t("Net energy"), "net_energy"),
+        (t("1/s/W, accelerator"), "accelerator_efficiency_per_s_per_w"),
+        (t("1/s/W, system"), "system_efficiency_per_s_per_w"),
+        (t("Of peak"), "peak_share_ratio"),
+        (t("Peak memory"), "memory_peak_bytes"),
+    ]
 
 
 def _table(records: Sequence[Record]) -> str:
     names = Names(records)
-    columns = [(head, figure) for head, figure in _COLUMNS if any(_figure_name(r, figure) for r in records)]
-    texts = ["Model", "Runtime", "Precision", "Batch", "Status"]
-    heads = [(text, text == "Batch") for text in texts] + [(head, True) for head, _ in columns]
+    columns = [(head, figure) for head, figure in _columns() if any(_figure_name(r, figure) for r in records)]
+    several = _several_machines(records)
+    heads = [(t("Model"), False), *([(t("Machine"), False)] if several else []), (t("Runtime"), False)]
+    heads += [(t("Precision"), False), (t("Batch"), True), (t("Status"), False), *((head, True) for head, _ in columns)]
     head = "".join(
         f'<th scope="col"{" class=number" if number else ""}><button type="button">{html.escape(text)}</button></th>'
         for text, number in heads
     )
-    rows = "".join(_row(record, names, [figure for _, figure in columns]) for record in _table_order(records))
+    rows = "".join(_row(record, names, [figure for _, figure in columns], several) for record in _table_order(records))
+    intro = t(
+        "Click a heading to sort. Energies are for one inference, of the widest scope that the record has; hatched "
+        "cells with a tilde are modelled, with their bounds."
+    )
     return (
-        '<section id="records-table" aria-labelledby="records-title"><h2 id="records-title">All records</h2>'
-        '<p class="intro">Click a heading to sort. Energies are for one inference, of the widest scope that the record '
-        "has; hatched cells with a tilde are modelled, with their bounds.</p>"
-        '<div class="table" role="region" aria-labelledby="records-title" tabindex="0">'
+        f'<section id="records-table" aria-labelledby="records-title"><h2 id="records-title">{t("All records")}</h2>'
+        f'<p class="intro">{escaped(intro)}</p>'
+        f'<div class="table" role="region" aria-label="{t("Table, scrolls sideways")}" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-        '<p class="actions"><button class="button" id="download" type="button">Download the records (JSON)</button>'
-        "<span>Every figure with its scope, provenance and bounds.</span></p></section>\n"
+        f'<p class="actions"><button class="button" id="download" type="button">{t("Download the records (JSON)")}'
+        f"</button><span>{t('Every figure with its scope, provenance and bounds.')}</span></p></section>\n"
     )
 
 
 def _table_order(records: Sequence[Record]) -> list[Record]:
-    def order(record: Record) -> tuple[str, str, int, int]:
+    def order(record: Record) -> tuple[str, str, str, int, int]:
         setup = record.setup
-        return record.subject.name, setup.runtime, precision_order(setup.precision), setup.batch or 0
+        return (
+            record.subject.name,
+            record.platform.label,
+            setup.runtime,
+            precision_order(setup.precision),
+            setup.batch or 0,
+        )
 
     return sorted(records, key=order)
 
 
-def _row(record: Record, names: Names, figures: Sequence[str]) -> str:
+def _several_machines(records: Sequence[Record]) -> bool:
+    return len({record.platform.label for record in records}) > 1
+
+
+def _row(record: Record, names: Names, figures: Sequence[str], several_machines: bool) -> str:
     setup = record.setup
     effective = str(setup.effective.get("precision") or setup.precision)
-    precision = setup.precision if effective == setup.precision else f"{setup.precision} (ran {effective})"
+    asked = setup.precision
+    precision = asked if effective == asked else t("{asked} (ran {effective})", asked=asked, effective=effective)
     status = record.status.value
-    quick = "<small>quick</small>" if is_quick(record) and record.status is Status.OK else ""
-    reason = f"<small>{html.escape(record.reason)}</small>" if record.reason else ""
+    quick = f"<small>{t('quick')}</small>" if is_quick(record) and record.status is Status.OK else ""
+    reason = f"<small>{escaped(recorded(record.reason))}</small>" if record.reason else ""
+    machine = f'<td class="name">{html.escape(record.platform.label)}</td>' if several_machines else ""
     cells = (
-        f'<td class="name">{html.escape(record.subject.name)}</td>'
-        f'<td class="name">{html.escape(names.lane(record))}</td>'
+        f'<td class="name">{html.escape(record.subject.name)}</td>{machine}'
+        f'<td class="name">{html.escape(names.lane(record, machine=False))}</td>'
         f'<td data-value="{precision_order(setup.precision)}">{html.escape(precision)}</td>'
         f'<td class="number" data-value="{setup.batch or ""}">{setup.batch or "–"}</td>'
-        f'<td class="{"reason" if reason else "plain"}"><span class="status {status}">{status.replace("_", " ")}</span>'
-        f"{quick}{reason}</td>"
+        f'<td class="{"reason" if reason else "plain"}"><span class="status {status}">'
+        f"{status_words(record.status)}</span>{quick}{reason}</td>"
     )
     cells += "".join(_cell(record, figure) for figure in figures)
     return f'<tr class="{status}">{cells}</tr>'
@@ -328,7 +398,7 @@ def _cell(record: Record, column: str) -> str:
     modelled = is_modelled(record.figures[name])
     small = ""
     if column in ("energy", "net_energy"):
-        small += f"<small>{name.partition('_')[0]}</small>"
+        small += f"<small>{scope_words(name.partition('_')[0])}</small>"
     if modelled and value.low is not None and value.high is not None:
         small += f"<small>{format_value(name, value.low)} – {format_value(name, value.high)}</small>"
     kind = "number modelled" if modelled else "number"

@@ -4,6 +4,7 @@
   const text = (id) => document.getElementById(id).textContent;
   const charts = [...document.querySelectorAll(".chart")];
   const specs = JSON.parse(text("specs"));
+  const words = JSON.parse(text("texts"));
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const state = { drawn: 0, failed: 0, total: charts.length };
   document.documentElement.dataset.charts = "waiting";
@@ -46,12 +47,73 @@
       element.dataset.drawn = "yes";
     } catch (error) {
       state.failed += 1;
-      element.textContent = "This chart could not be drawn; its values are in the table of all records.";
+      element.textContent = words.failed;
       console.error(error);
     }
     element.querySelectorAll(".waiting").forEach((each) => each.remove());
     if (state.drawn + state.failed === state.total)
       document.documentElement.dataset.charts = state.failed ? "failed" : "drawn";
+  };
+
+  // ---- one chart as a picture, with its title and key, or as its values
+  const picture = async (spec, form) => {
+    const style = getComputedStyle(document.documentElement);
+    const { data, layout } = themed({ data: spec.data, layout: structuredClone(spec.layout) }, style);
+    const keyed = data.filter((trace) => trace.name && trace.type !== "bar");
+    keyed.forEach((trace) => (trace.showlegend = true));
+    const hatched = data.some((trace) => [trace.marker?.pattern?.shape ?? ""].flat().some(Boolean));
+    const dashed = data.some((trace) => trace.line?.dash === "dash");
+    const notes = [hatched && words.hatched, dashed && words.dashed].filter(Boolean).join("; ");
+    const width = 900;
+    const rows = Math.ceil(keyed.length / 3); // of the key below the chart
+    const height = spec.height + 56 + (notes ? 16 : 0) + (keyed.length ? 24 + 22 * rows : 0);
+    if (spec.room) layout.xaxis.range = [spec.room.low, makeRoom(spec.room, width)];
+    const escape = (text) => text.replace(/[&<>]/g, (letter) => `&#${letter.charCodeAt(0)};`);
+    Object.assign(layout, {
+      width, height, autosize: false, paper_bgcolor: colour("surface", style), showlegend: keyed.length > 0,
+      margin: { l: 12, r: 16, t: notes ? 68 : 52, b: 12 },
+      title: {
+        text: `<b>${escape(spec.title)}</b>`, x: 0, xref: "container", pad: { l: 14 }, y: 1, yanchor: "top", yref: "container",
+        font: { size: 15 }, subtitle: { text: notes, font: { size: 12 } },
+      },
+      legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom" },
+    });
+    layout.title.pad.t = 14;
+    return Plotly.toImage({ data, layout }, { format: form, width, height, scale: form === "png" ? 2 : 1 });
+  };
+  const cell = (value) => {
+    const told = value === null ? "" : String(value);
+    return /[",\n]/.test(told) ? `"${told.replaceAll('"', '""')}"` : told;
+  };
+  const csv = ({ head, rows }) => [head, ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
+  const save = (href, name) => {
+    const link = document.createElement("a");
+    Object.assign(link, { href, download: name });
+    link.click();
+    if (href.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(href), 1000);
+  };
+  const saveText = (content, type, name) => save(URL.createObjectURL(new Blob([content], { type })), name);
+  const download = async (button) => {
+    const spec = specs[Number(button.closest("figure").querySelector(".chart").dataset.spec)];
+    const form = button.dataset.form;
+    if (form === "csv") saveText(csv(spec.table), "text/csv;charset=utf-8", `${spec.file}.csv`);
+    else save(await picture(spec, form), `${spec.file}.${form}`);
+  };
+  document.querySelectorAll(".downloads button").forEach((button) =>
+    button.addEventListener("click", () => download(button).catch(console.error)));
+
+  // the address ends in #pictures where wattwerk itself asks for all pictures: it reads them from the page
+  const allPictures = async () => {
+    for (const spec of specs)
+      for (const form of ["svg", "png"]) {
+        const element = document.createElement("script");
+        element.type = "text/plain";
+        element.className = "picture";
+        element.dataset.file = `${spec.file}.${form}`;
+        element.textContent = await picture(spec, form);
+        document.body.append(element);
+      }
+    document.documentElement.dataset.pictures = "all";
   };
 
   // the axis ends where the longest text behind a bar still fits: on a phone that takes more of the width
@@ -77,6 +139,7 @@
     script.textContent = await unpack("plotly");
     document.head.append(script);
     if (typeof Plotly === "undefined") throw new Error("plotly did not start");
+    if (location.hash === "#pictures") return allPictures();
     const seen = new IntersectionObserver(
       (entries) => entries.forEach((entry) => {
         if (!entry.isIntersecting) return;
@@ -97,7 +160,7 @@
   const giveUp = (error) => {
     document.documentElement.dataset.charts = "failed";
     document.getElementById("fallback").hidden = false;
-    charts.forEach((element) => (element.textContent = "No chart in this browser."));
+    charts.forEach((element) => (element.textContent = words.none));
     console.error(error);
   };
 
@@ -110,7 +173,7 @@
     const compare = (a, b) => {
       const [x, y] = [value(a), value(b)];
       if (x === "" || y === "") return (x === "") - (y === ""); // what has no value stays at the end
-      const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+      const order = isNaN(x) || isNaN(y) ? x.localeCompare(y, document.documentElement.lang) : x - y;
       return ascending ? order : -order;
     };
     [...body.rows].sort(compare).forEach((row) => body.append(row));
@@ -124,11 +187,8 @@
   document.getElementById("download").addEventListener("click", async () => {
     const packed = typeof DecompressionStream === "undefined";
     const content = packed ? bytes("records") : await unpack("records");
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([content], { type: packed ? "application/gzip" : "application/json" }));
-    link.download = packed ? "records.json.gz" : "records.json";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    const type = packed ? "application/gzip" : "application/json";
+    saveText(content, type, words.records + (packed ? ".json.gz" : ".json"));
   });
 
   if (typeof DecompressionStream === "undefined") giveUp(new Error("no DecompressionStream"));
