@@ -165,22 +165,28 @@ class Examination:
         return self._agreement(seen.answers, reference.answers)
 
     def _agreement(self, mine: Any, theirs: Any) -> dict[str, Figure]:
-        same = " (this is fp32 itself)" if self._configuration.precision == _REFERENCE else ""
-        beside = f"with the same runtime in fp32{same}; there are no labels"
+        own = self._configuration.precision == _REFERENCE
+        beside = "this is fp32 itself; there are no labels" if own else "there are no labels"
         if self._facts.task == "classification":
             hits = sum(int(one[0] == other[0]) for one, other in zip(mine, theirs, strict=True))
-            return {"agreement_ratio": metrics.share(hits, len(mine), f"the same likeliest label, {beside}")}
+            return {
+                "agreement_ratio": metrics.share(
+                    hits, len(mine), f"the same likeliest label as the same runtime in fp32; {beside}"
+                )
+            }
         if self._facts.task == "detection":
             images = range(len(mine))
             least = self._plain.score_least_ratio
             content = metrics.as_annotations(images, theirs, least, self._facts.labels_count)
             whole, half = metrics.mean_precision(content, images, mine)
-            note = f"mAP against fp32's boxes above {least:g} as truth, {beside}"
+            note = f"mAP with the boxes of the same runtime in fp32 above {least:g} as truth; {beside}"
             return {"agreement_ratio": _noted(whole, note), "agreement_map50_ratio": _noted(half, note)}
         overlap = metrics.Overlap(self._facts.labels_count)
         for index, (one, other) in enumerate(zip(mine, theirs, strict=True)):
             overlap.add(other.open(), one.open(), str(index))
-        return {"agreement_ratio": _noted(overlap.mean(), f"mean IoU with the labels, {beside}")}
+        return {
+            "agreement_ratio": _noted(overlap.mean(), f"mean IoU with the labels of the same runtime in fp32; {beside}")
+        }
 
 
 class _References:

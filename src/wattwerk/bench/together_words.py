@@ -24,9 +24,8 @@ def together_sentences(records: Sequence[Record], names: Names, basis: EnergyBas
 
 def _sentence(record: Record, names: Names, basis: EnergyBasis | None) -> str:
     told = t(
-        "{model} beside {others}: a batch takes {latency} ({configuration}) instead of {alone} alone, {kept} of the "
-        "throughput are kept; all together do {gain} what taking turns would",
-        model=record.subject.name.partition(" (beside")[0],
+        "Beside {others} a batch takes {latency} ({configuration}) instead of {alone} alone, {kept} of the throughput "
+        "are kept; all together do {gain} what taking turns would",
         others=str(record.setup.protocol.get("beside")),
         configuration=names.configuration(record),
         latency=format_value("latency_p50_s", record.value("latency_p50_s")),
