@@ -12,11 +12,13 @@ import msgspec
 
 from wattwerk import machine
 from wattwerk.bench.energy import Idle
+from wattwerk.bench.estimate import Estimator
 from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.load_figures import evaluate_load, load_protocol
 from wattwerk.bench.load_worker import LoadMeasurement
 from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
+from wattwerk.bench.schedule import Schedule
 from wattwerk.bench.streams import StreamsMeasurement, stream_figures
 from wattwerk.bench.together import TogetherMeasurement, evaluate_members, references_of
 from wattwerk.bench.worker import Measurement, Trouble
@@ -49,6 +51,12 @@ class Listener(Protocol):
     def warned(self, text: str) -> None:
         """Hear of something that is left out and why, in one line."""
 
+    def planned(self, sentence: str) -> None:
+        """Hear what the sweep of a study will do, before it starts."""
+
+    def expects(self, left_s: float) -> None:
+        """Hear how long the rest is expected to take, in seconds; told before each configuration."""
+
 
 class Silence:
     """A listener that does nothing."""
@@ -63,6 +71,12 @@ class Silence:
         """Do nothing."""
 
     def warned(self, text: str) -> None:
+        """Do nothing."""
+
+    def planned(self, sentence: str) -> None:
+        """Do nothing."""
+
+    def expects(self, left_s: float) -> None:
         """Do nothing."""
 
 
@@ -115,18 +129,57 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
         heard.phase("measuring the idle machine")
         platform = machine.describe(recorder.accelerators, recorder.limits)
         context = Context(platform, _idle(procedure, recorder), tuple(recorder.accelerators))
+        _tell_left_out(sweep, store, context, heard)
+        accelerator = next((each.name for each in platform.accelerators), "")
+        schedule = Schedule(sweep, open_ones, store.records(sweep.id), Estimator(accelerator, store.records()))
         with WorkerProcess(recorder.gate) as process:
-            done = len(sweep.configurations) - len(open_ones)
-            for index, configuration in enumerate(open_ones, start=done + 1):
+            index = len(sweep.configurations) - len(open_ones)
+            while (configuration := schedule.next()) is not None:
+                index += 1
+                heard.expects(schedule.left_s(configuration))
                 heard.started(configuration, index, len(sweep.configurations))
                 records = _run_one(sweep, configuration, process, recorder, context, heard)
                 for record in records:
                     store.add(record)
+                    schedule.learn(record)
                     heard.finished(record)
                 more = index < len(sweep.configurations)
                 if more and any(each.status is Status.INVALID and "throttled" in each.reason for each in records):
                     heard.phase("cooling down")
                     _cool_down(recorder)
+        for configuration, reason in schedule.skipped():
+            record = _not_run(sweep, configuration, context, Status.SKIPPED, reason)
+            store.add(record)
+            heard.finished(record)
+
+
+def _tell_left_out(sweep: Sweep, store: Store, context: Context, heard: Listener) -> None:
+    """Store a record for what a study asks for and this machine cannot run, once."""
+    told = {record.setup.protocol.get("configuration") for record in store.records(sweep.id)}
+    for left_out in sweep.course.left_out if sweep.course else ():
+        if _key(left_out.configuration) in told:
+            continue
+        shared = f"{left_out.reason} (all {left_out.count} configurations)"
+        reason = shared if left_out.count > 1 else left_out.reason
+        record = _not_run(sweep, left_out.configuration, context, Status.UNSUPPORTED, reason)
+        store.add(record)
+        heard.finished(record)
+
+
+def _not_run(sweep: Sweep, configuration: Configuration, context: Context, status: Status, reason: str) -> Record:
+    moment = now()
+    return Record(
+        id=new_id(),
+        kind="bench",
+        group=sweep.id,
+        subject=models.bare_subject(configuration.model),
+        platform=context.platform,
+        setup=_setup(sweep, configuration, Trouble(status, reason), []),
+        started_at=moment,
+        finished_at=moment,
+        status=status,
+        reason=reason,
+    )
 
 
 def _idle(procedure: Procedure, recorder: Recorder) -> Idle:
@@ -146,15 +199,16 @@ def _run_one(
     heard: Listener,
 ) -> list[Record]:
     started_at, start = now(), perf_counter_ns() - _LEAD_NS
-    answer = process.ask(configuration, sweep.procedure, heard.phase)
+    procedure = sweep.procedure_of(configuration)
+    answer = process.ask(configuration, procedure, heard.phase)
     recorder.gate.resume()  # a worker that died may have left it paused
     results: list[tuple[Subject, Status, str, dict[str, Figure]]]
     if isinstance(answer, Trouble):
         results = [(models.bare_subject(one), answer.status, answer.reason, {}) for one in references_of(configuration)]
     else:
         trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it
-        results = _evaluated(answer, trace, configuration, sweep.procedure, context)
-    setup, together = _setup(configuration, sweep.procedure, answer, recorder.faults), new_id()
+        results = _evaluated(answer, trace, configuration, procedure, context)
+    setup, together = _setup(sweep, configuration, answer, recorder.faults), new_id()
     return [
         _storable(
             Record(
@@ -216,10 +270,13 @@ def _evaluated(
         return [(subject, Status.FAILED, reason, {}) for subject in subjects or [answer.subject]]
 
 
-def _setup(
-    configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble, faults: list[str]
-) -> Setup:
+def _setup(sweep: Sweep, configuration: Configuration, answer: Measurement | Trouble, faults: list[str]) -> Setup:
+    procedure = sweep.procedure_of(configuration)
     protocol: dict[str, Plain] = msgspec.structs.asdict(procedure) | {"configuration": _key(configuration)}
+    if sweep.course:
+        protocol["study"] = sweep.course.study
+    if not procedure.max_time_s:
+        del protocol["max_time_s"]  # as in records from before there was a limit
     protocol |= load_protocol(configuration.load, answer)
     if configuration.streams > 1:
         protocol["concurrent_streams"] = configuration.streams
@@ -227,6 +284,8 @@ def _setup(
         protocol |= {"processing": configuration.processing, "images": configuration.images}
     if configuration.dataset is not None:
         protocol |= {"dataset": configuration.dataset, "calibration": configuration.calibration}
+    if isinstance(answer, Trouble) and answer.iteration_s:
+        protocol["iteration_s"] = answer.iteration_s
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
         made = sum(len(block.durations_ns) for block in answer.blocks)

@@ -139,9 +139,9 @@ def _duration_s(procedure: Procedure) -> float:
 
 def _alone(call: Callable[[], object], name: str, procedure: Procedure, tell: Callable[[str], None]) -> PhaseRun:
     tell(f"{name} alone")
-    _, iterations = worker.warm_up(call, procedure)
+    _, counts = worker.warm_up(call, procedure)
     with quiet():
-        blocks = (Block(time_calls(call, iterations), sampled=True),)
+        blocks = (Block(time_calls(call, counts.iterations), sampled=True),)
         return PhaseRun(blocks, *run_for(call, _duration_s(procedure), procedure.windows))
 
 
