@@ -147,8 +147,12 @@ def _foot() -> str:
 
 def escaped(text: str) -> str:
     """Return a text as HTML; what is English in a page of another language is marked as such."""
-    text = _UNIT.sub("\u00a0", text)  # a value and its unit stay on one line
     return html.escape(text).replace(FOREIGN[0], '<span lang="en">').replace(FOREIGN[1], "</span>")
+
+
+def _unbroken(text: str) -> str:
+    """Return a text as HTML in which a value and its unit stay on one line."""
+    return escaped(_UNIT.sub("\u00a0", text))
 
 
 # --- summary ----------------------------------------------------------------------------------------------------------
@@ -183,7 +187,7 @@ def _card(choice: Choice, model: ModelSummary) -> str:
         f'<div class="card"><p class="goal">{_goal(choice.goal)}</p>'
         f'<p class="value">{value_words(choice.figure, choice.value)}</p>'
         f'<p class="what">{html.escape(choice.configuration)}</p><p class="gain">{_gain(choice, model)}</p>'
-        f'<p class="small">{html.escape("; ".join(small))}</p></div>'
+        f'<p class="small">{_unbroken("; ".join(small))}</p></div>'
     )
 
 
@@ -233,7 +237,7 @@ def _method(records: Sequence[Record]) -> str:
 
 
 def _facts(title: str, lines: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{escaped(text)}</dd>" for name, text in lines)
+    items = "".join(f"<dt>{html.escape(name)}</dt><dd>{_unbroken(text)}</dd>" for name, text in lines)
     return f"<div><h3>{html.escape(title)}</h3><dl>{items}</dl></div>"
 
 

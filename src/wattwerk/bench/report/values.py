@@ -22,6 +22,7 @@ Row = list[str | float | None]
 
 #: first letters that a spreadsheet takes for a formula
 _FORMULA: Final = ("=", "+", "-", "@")
+_PLAIN_LETTERS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 
 
 def table_of(spec: Spec) -> dict[str, Any]:
@@ -131,6 +132,6 @@ def _row_names(place: float, layout: Spec) -> tuple[str, str]:
 
 
 def file_name(section: Section, chart: Chart, number: int) -> str:
-    """Return the name of a chart's files without their ending: ``03-latency-mobilenet-v2-batch-1``."""
-    words = re.findall(r"\w+", chart.title.lower(), re.ASCII)
-    return f"{number:02}-{section.key}-{'-'.join(words)}"[:80].rstrip("-")
+    """Return the name of a chart's files without their ending: ``03-latency-by-model-and-platform-resnet-50``."""
+    told = f"{section.title} {chart.title}".lower().translate(_PLAIN_LETTERS)
+    return f"{number:02}-{'-'.join(re.findall(r'[a-z0-9]+', told))}"[:100].rstrip("-")
