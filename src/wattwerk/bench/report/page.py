@@ -38,7 +38,7 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'none'"
 )
 
-_UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|°C|[nµmkMGT]?(?:s|W|J|B|Hz))(?!\w))")
+_UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|°C|1/s|[nµmkMGT]?(?:s|W|J|B|Hz))(?!\w))")
 _DASHED: Final = (
     '<svg class="mark long" viewBox="0 0 40 16" aria-hidden="true"><path d="M1 8h38" stroke-dasharray="7 5"/></svg>'
 )
@@ -404,7 +404,9 @@ def _cell(record: Record, column: str) -> str:
     if column in ("energy", "net_energy"):
         small += f"<small>{scope_words(name.partition('_')[0])}</small>"
     if modelled and value.low is not None and value.high is not None:
-        small += f"<small>{format_value(name, value.low)} – {format_value(name, value.high)}</small>"
+        small += (
+            f"<small>{_unbroken(format_value(name, value.low))} – {_unbroken(format_value(name, value.high))}</small>"
+        )
     kind = "number modelled" if modelled else "number"
     text = f"{'~' if modelled else ''}{format_value(name, value.value)}"
-    return f'<td class="{kind}" data-value="{value.value:.6g}">{html.escape(text)}{small}</td>'
+    return f'<td class="{kind}" data-value="{value.value:.6g}">{_unbroken(text)}{small}</td>'
