@@ -75,7 +75,7 @@ def _plain(text: str) -> str:
 
 def _rows(trace: Spec, layout: Spec, lying: bool, written: Sequence[str]) -> Iterator[Row]:
     """Yield a row for each mark of a trace: group, series, place, value, bounds, whether it is modelled, as written."""
-    if trace.get("mode") == "text" or "x" not in trace or "y" not in trace:
+    if trace.get("hoverinfo") == "skip" or "x" not in trace or "y" not in trace:
         return
     values, places = (trace["x"], trace["y"]) if lying else (trace["y"], trace.get("customdata") or trace["x"])
     bounds = trace.get("error_x" if lying else "error_y", {})
@@ -111,13 +111,14 @@ def _ends(value: float, less: float | None, more: float | None) -> tuple[float |
 
 
 def _modelled(trace: Spec) -> list[bool]:
-    """Tell for each mark whether it is modelled: hatched, or dashed."""
+    """Tell for each mark whether it is modelled: hatched, dashed, or a single open marker."""
     count = len(trace["x"])
     marker = trace.get("marker", {})
     shape = marker.get("pattern", {}).get("shape", "") if isinstance(marker, dict) else ""
+    opened = trace.get("mode") == "markers" and str(marker.get("symbol", "")).endswith("-open")
     if isinstance(shape, list):
         return [bool(each) for each in shape]
-    return [bool(shape) or trace.get("line", {}).get("dash") == "dash"] * count
+    return [bool(shape) or opened or trace.get("line", {}).get("dash") == "dash"] * count
 
 
 def _row_names(place: float, layout: Spec) -> tuple[str, str]:
