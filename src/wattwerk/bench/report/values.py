@@ -34,7 +34,7 @@ def table_of(spec: Spec) -> dict[str, Any]:
     layout = spec["layout"]
     x, y = (_title(layout[axis]) for axis in ("xaxis", "yaxis"))
     lying = any(trace.get("orientation") == "h" for trace in spec["data"])
-    value, other = (x, t("Precision")) if lying else (y, x)
+    value, other = (x, t("bar")) if lying else (y, x)
     unit = _unit(value)
     head = [t("group"), t("series"), other, value, t("lower bound") + unit, t("upper bound") + unit]
     head += [t("modelled"), t("as shown")]
