@@ -157,7 +157,7 @@ def test_all_charts_become_files(tmp_path):
             assert "mobilenet-v2" in content.decode()
         else:
             assert content.decode() == tables[file.stem]
-    throughput = next(text for name, text in tables.items() if "throughput" in name)
+    throughput = next(text for name, text in tables.items() if "durchsatz" in name)
     assert re.search(r"^onnxruntime fp32,8,\d+\.\d+,", throughput, re.MULTILINE)
 
 
