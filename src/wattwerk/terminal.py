@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,9 +16,10 @@ from rich.text import Text
 
 from wattwerk.errors import WattwerkError
 from wattwerk.records import Figure, Provenance, Record, Status, Subject, faults_of
-from wattwerk.units import format_value
+from wattwerk.units import format_value, rough_time
 
 if TYPE_CHECKING:
+    from wattwerk.bench.forecast import Forecast
     from wattwerk.bench.scenario import Configuration
     from wattwerk.registry import Probe
 
@@ -25,7 +27,10 @@ out = Console()
 err = Console(stderr=True)
 
 _MARKS = {Status.OK: "", Status.INVALID: "invalid", Status.FAILED: "failed", Status.OUT_OF_MEMORY: "no memory",
-          Status.UNSUPPORTED: "unsupported"}  # fmt: skip
+          Status.UNSUPPORTED: "unsupported", Status.SKIPPED: "skipped"}  # fmt: skip
+
+#: Where there is no progress line, the time left is told no more often than this.
+_TOLD_EVERY_S = 60.0
 
 #: What the subject of a kind of record is, where it is no model.
 _SUBJECTS = {"command": "Command", "region": "Region"}
@@ -134,8 +139,19 @@ def legend(records: Sequence[Record]) -> list[str]:
         lines.append("~ modelled from the load of the CPU, not measured")
     lines += [f"! invalid: {_name(r)}: {r.reason}" for r in records if r.status is Status.INVALID]
     lines += [f"meter at fault: {fault}" for fault in faults_of(records)]
-    lines += [f"{_MARKS[r.status]}: {_name(r)}: {r.reason}" for r in records if r.reason and not r.figures]
-    return list(dict.fromkeys(lines))
+    return [*dict.fromkeys(lines), *_without_figures(records)]
+
+
+def _without_figures(records: Sequence[Record]) -> list[str]:
+    """Return a line for each reason for which there are no figures."""
+    names: dict[tuple[Status, str], list[str]] = {}
+    for record in records:
+        if record.reason and not record.figures:
+            names.setdefault((record.status, record.reason), []).append(_name(record))
+    return [
+        f"{_MARKS[status]}: {each[0]}{f' and {len(each) - 1} more' if len(each) > 1 else ''}: {reason}"
+        for (status, reason), each in names.items()
+    ]
 
 
 def _told_apart(records: Sequence[Record]) -> list[Record]:
@@ -282,6 +298,21 @@ def models_table(found: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def forecast_table(forecast: Forecast) -> Table:
+    """Return what a sweep will do, a line for each configuration; what will not run is dim."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Configuration", overflow="fold")
+    for name in ("Iteration", "Time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("From", overflow="fold")
+    for row in forecast.rows:
+        iteration = format_value("iteration_s", row.expected.iteration_s, 2)
+        whole = "too long" if row.reason else rough_time(row.expected.total_s)
+        cells = (row.configuration.label(), iteration, whole, row.expected.basis)
+        table.add_row(*map(Text, cells), style="dim" if row.reason else "")
+    return table
+
+
 class SweepProgress:
     """A progress line on the standard error output; a plain line for each result where there is no terminal."""
 
@@ -289,17 +320,19 @@ class SweepProgress:
         self._shown = shown
         self._label = ""
         self._done: list[Record] = []
+        self._next_told_s = time.monotonic() + _TOLD_EVERY_S
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
             console=err,
             transient=True,
             disable=not (shown and err.is_terminal),
         )
-        self._task = self._progress.add_task("measuring the idle machine", total=None)
+        self._task = self._progress.add_task("measuring the idle machine", total=None, left="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -332,11 +365,23 @@ class SweepProgress:
                 f"{_name(_told_apart(self._done)[-1])}: {told}", soft_wrap=True, highlight=False, markup=False
             )
 
+    def planned(self, sentence: str) -> None:
+        """Show what the sweep will do."""
+        if self._shown:
+            self._progress.console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+    def expects(self, left_s: float) -> None:
+        """Show how long the rest is expected to take."""
+        self._progress.update(self._task, left=f"{rough_time(left_s)} left")
+        if self._shown and not err.is_terminal and time.monotonic() >= self._next_told_s:
+            self._next_told_s = time.monotonic() + _TOLD_EVERY_S
+            err.print(f"about {rough_time(left_s)} left", highlight=False)
+
     def warned(self, text: str) -> None:
         """Show a warning; on the standard error output, so also beside JSON."""
         self._progress.console.print(f"warning: {text}", soft_wrap=True, highlight=False, markup=False)
 
     @staticmethod
     def _short(text: str) -> str:
-        width = max(20, err.width - 42)
+        width = max(20, err.width - 54)
         return text if len(text) <= width else text[: width - 1] + "…"

@@ -110,3 +110,11 @@ def times(count: int) -> str:
 def wh_from_j(energy_j: float) -> float:
     """Convert joules into watt-hours."""
     return energy_j / J_PER_WH
+
+
+def rough_time(time_s: float) -> str:
+    """Write a time that is only roughly known: ``45 s``, ``12 min``, ``1 h 20 min``."""
+    if time_s < 90:
+        return f"{max(1, round(time_s)):d} s"
+    minutes = round(time_s / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -9,6 +9,7 @@ import pytest
 from tests.bench.conftest import SHORT
 
 from wattwerk.bench.cards import card_of
+from wattwerk.bench.duration import Counts
 from wattwerk.bench.energy import Idle, energy_figures
 from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.scenario import Configuration, Procedure
@@ -251,7 +252,7 @@ def test_the_median_sees_iterations_in_the_order_in_which_they_ran() -> None:
 def test_the_timed_blocks_come_in_their_order() -> None:
     """With the sampler running, paused, paused, running: ten iterations keep their order, none is lost."""
     with Recorder([]) as recorder:
-        blocks = _time_both_ways(lambda: None, 10, recorder.gate)
+        blocks = _time_both_ways(lambda: None, Counts(2, 10, 2), recorder.gate)
     assert [block.sampled for block in blocks] == [True, False, False, True]
     assert [len(block.durations_ns) for block in blocks] == [2, 3, 2, 3]
 

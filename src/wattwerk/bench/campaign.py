@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from wattwerk import export
 from wattwerk.bench import plan
+from wattwerk.bench.forecast import Forecast, forecast
 from wattwerk.bench.lease import Lease, take
 from wattwerk.bench.pipeline_setup import refused_photos
 from wattwerk.bench.report import figures
 from wattwerk.bench.run import Listener, Silence, remaining, run_sweep
 from wattwerk.bench.scenario import Sweep, new_sweep
+from wattwerk.bench.study import find, read
+from wattwerk.bench.study_plan import Filter, sweep_of
 from wattwerk.bench.summary import Summary, summarise
 from wattwerk.catalog import models, processors
-from wattwerk.config import home
+from wattwerk.config import home, to_struct
 from wattwerk.errors import ConfigError, StoreError, WattwerkError
 from wattwerk.meters import inventory
 from wattwerk.records import Record
 from wattwerk.registry import Probe
 from wattwerk.runtimes import RUNTIMES
 from wattwerk.store import Store, is_store, read_records
+
+#: What of a request chooses a part of a study.
+PARTS: Final = ("models", "runtimes", "precisions", "batches", "devices")
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -58,6 +64,7 @@ def bench(
     asked: dict[str, Any],
     config: Path | None,
     *,
+    study: str | None = None,
     resume: bool = False,
     report: Path | None = None,
     listener: Listener | None = None,
@@ -67,7 +74,8 @@ def bench(
     Args:
         asked: Keys of ``plan.Request``; empty values mean that nothing was asked for.
         config: A TOML file with the same keys, which ``asked`` overrides.
-        resume: Whether to go on with the last sweep that was cut off.
+        study: The name or file of a study; of ``asked``, ``PARTS`` then choose a part of it and ``images`` its photos.
+        resume: Whether to go on with the last sweep that was cut off; with ``study``, of that study.
         report: Where the report goes; None for ``reports/<sweep>.html`` in ``config.home()``.
         listener: Hears of the progress.
 
@@ -82,10 +90,14 @@ def bench(
         raise ConfigError(f"cannot write the report {report}", "name a file in a folder that exists")
     heard = listener or Silence()
     with Store() as store:
-        sweep, held = _unfinished(store, given, config, heard) if resume else _new(store, given, config, heard)
+        take_up = _unfinished if resume else _new
+        sweep, held = take_up(store, given, config, study, heard)
         interrupted = False
         with held:
             try:
+                if sweep.course:
+                    done = store.records(sweep.id)
+                    heard.planned(forecast(sweep, remaining(sweep, done), done, store.records()).sentence())
                 run_sweep(sweep, store, heard)
                 store.finish_plan(sweep.id)
             except KeyboardInterrupt:
@@ -104,20 +116,44 @@ def _given(asked: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key not in ("procedure", "load")} | tables
 
 
-def _new(store: Store, given: dict[str, Any], config: Path | None, heard: Listener) -> tuple[Sweep, Lease]:
+def _new(
+    store: Store, given: dict[str, Any], config: Path | None, study: str | None, heard: Listener
+) -> tuple[Sweep, Lease]:
     inventory.check_sections()
-    request = plan.read_request(config, given) if config else plan.to_request(given)
-    configurations = plan.configurations_of(request)
-    for line in refused_photos(configurations):
+    sweep = _sweep(given, config, study)
+    for line in refused_photos(sweep.configurations):
         heard.warned(line)
-    sweep = new_sweep(configurations, plan.procedure_of(request))
     held = take(store.path, sweep.id)  # before others can see the plan
     assert held is not None  # nobody else knows the id yet
     store.add_plan(sweep.id, sweep.to_json())
     return sweep, held
 
 
-def _unfinished(store: Store, given: dict[str, Any], config: Path | None, heard: Listener) -> tuple[Sweep, Lease]:
+def _sweep(given: dict[str, Any], config: Path | None, study: str | None) -> Sweep:
+    if study is None:
+        request = plan.read_request(config, given) if config else plan.to_request(given)
+        return new_sweep(plan.configurations_of(request), plan.procedure_of(request))
+    if config:
+        raise ConfigError("--study and --config are two plans", "leave one of them out")
+    if others := [key for key in given if key not in (*PARTS, "images")]:
+        raise ConfigError(
+            f"a study says itself what is measured, so {', '.join(others)} cannot be given",
+            f"leave it out, or copy {find(study)} and change that",
+        )
+    wanted = to_struct(Filter, {key: given[key] for key in PARTS if key in given}, "request")
+    return sweep_of(read(study), wanted, given.get("images"))
+
+
+def estimate(asked: dict[str, Any], config: Path | None, *, study: str | None = None) -> Forecast:
+    """Tell what ``bench`` would do, and measure nothing; the arguments and errors are those of ``bench``."""
+    sweep = _sweep(_given(asked), config, study)
+    with Store() as store:
+        return forecast(sweep, sweep.configurations, [], store.records())
+
+
+def _unfinished(
+    store: Store, given: dict[str, Any], config: Path | None, study: str | None, heard: Listener
+) -> tuple[Sweep, Lease]:
     """Return the newest sweep that was cut off, and the right to run it; what runs elsewhere now is left alone."""
     if given or config:
         named = ", ".join([*given, *(["config"] if config else [])])
@@ -132,6 +168,9 @@ def _unfinished(store: Store, given: dict[str, Any], config: Path | None, heard:
             continue
         try:
             sweep = Sweep.from_json(kept.body)
+            if study is not None and (sweep.course is None or sweep.course.study != find(study).stem):
+                held.release()
+                continue
             if remaining(sweep, store.records(sweep.id)):
                 return sweep, held
             store.finish_plan(kept.id)  # it was ended after its last record, before it could say so
@@ -140,6 +179,8 @@ def _unfinished(store: Store, given: dict[str, Any], config: Path | None, heard:
         held.release()
     if running:
         raise ConfigError(f"sweep {running} is running in another process", "wait for its end, or end it first")
+    if study is not None:
+        raise ConfigError(f"no sweep of the study {study} was cut off", "start it without --resume")
     raise ConfigError("there is no sweep that was cut off", "start a new one by naming a model")
 
 

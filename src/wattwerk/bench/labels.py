@@ -80,6 +80,7 @@ def status_words(status: Status) -> str:
         Status.FAILED: t("failed"),
         Status.OUT_OF_MEMORY: t("out of memory"),
         Status.UNSUPPORTED: t("unsupported"),
+        Status.SKIPPED: t("skipped"),
     }[status]
 
 

@@ -12,11 +12,13 @@ import msgspec
 
 from wattwerk import machine
 from wattwerk.bench.energy import Idle
+from wattwerk.bench.estimate import Estimator
 from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.load_figures import evaluate_load, load_protocol
 from wattwerk.bench.load_worker import LoadMeasurement
 from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
+from wattwerk.bench.schedule import Schedule
 from wattwerk.bench.streams import StreamsMeasurement, stream_figures
 from wattwerk.bench.worker import Measurement, Trouble
 from wattwerk.catalog import models
@@ -48,6 +50,12 @@ class Listener(Protocol):
     def warned(self, text: str) -> None:
         """Hear of something that is left out and why, in one line."""
 
+    def planned(self, sentence: str) -> None:
+        """Hear what the sweep of a study will do, before it starts."""
+
+    def expects(self, left_s: float) -> None:
+        """Hear how long the rest is expected to take, in seconds; told before each configuration."""
+
 
 class Silence:
     """A listener that does nothing."""
@@ -62,6 +70,12 @@ class Silence:
         """Do nothing."""
 
     def warned(self, text: str) -> None:
+        """Do nothing."""
+
+    def planned(self, sentence: str) -> None:
+        """Do nothing."""
+
+    def expects(self, left_s: float) -> None:
         """Do nothing."""
 
 
@@ -110,17 +124,56 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
         heard.phase("measuring the idle machine")
         platform = machine.describe(recorder.accelerators, recorder.limits)
         context = Context(platform, _idle(procedure, recorder), tuple(recorder.accelerators))
+        _tell_left_out(sweep, store, context, heard)
+        accelerator = next((each.name for each in platform.accelerators), "")
+        schedule = Schedule(sweep, open_ones, store.records(sweep.id), Estimator(accelerator, store.records()))
         with WorkerProcess(recorder.gate) as process:
-            done = len(sweep.configurations) - len(open_ones)
-            for index, configuration in enumerate(open_ones, start=done + 1):
+            index = len(sweep.configurations) - len(open_ones)
+            while (configuration := schedule.next()) is not None:
+                index += 1
+                heard.expects(schedule.left_s(configuration))
                 heard.started(configuration, index, len(sweep.configurations))
                 record = _run_one(sweep, configuration, process, recorder, context, heard)
                 store.add(record)
+                schedule.learn(record)
                 heard.finished(record)
                 more = index < len(sweep.configurations)
                 if more and record.status is Status.INVALID and "throttled" in record.reason:
                     heard.phase("cooling down")
                     _cool_down(recorder)
+        for configuration, reason in schedule.skipped():
+            record = _not_run(sweep, configuration, context, Status.SKIPPED, reason)
+            store.add(record)
+            heard.finished(record)
+
+
+def _tell_left_out(sweep: Sweep, store: Store, context: Context, heard: Listener) -> None:
+    """Store a record for what a study asks for and this machine cannot run, once."""
+    told = {record.setup.protocol.get("configuration") for record in store.records(sweep.id)}
+    for left_out in sweep.course.left_out if sweep.course else ():
+        if _key(left_out.configuration) in told:
+            continue
+        shared = f"{left_out.reason} (all {left_out.count} configurations)"
+        reason = shared if left_out.count > 1 else left_out.reason
+        record = _not_run(sweep, left_out.configuration, context, Status.UNSUPPORTED, reason)
+        store.add(record)
+        heard.finished(record)
+
+
+def _not_run(sweep: Sweep, configuration: Configuration, context: Context, status: Status, reason: str) -> Record:
+    moment = now()
+    return Record(
+        id=new_id(),
+        kind="bench",
+        group=sweep.id,
+        subject=models.bare_subject(configuration.model),
+        platform=context.platform,
+        setup=_setup(sweep, configuration, Trouble(status, reason), []),
+        started_at=moment,
+        finished_at=moment,
+        status=status,
+        reason=reason,
+    )
 
 
 def _idle(procedure: Procedure, recorder: Recorder) -> Idle:
@@ -140,7 +193,8 @@ def _run_one(
     heard: Listener,
 ) -> Record:
     started_at, start = now(), perf_counter_ns() - _LEAD_NS
-    answer = process.ask(configuration, sweep.procedure, heard.phase)
+    procedure = sweep.procedure_of(configuration)
+    answer = process.ask(configuration, procedure, heard.phase)
     recorder.gate.resume()  # a worker that died may have left it paused
     figures: dict[str, Figure] = {}
     if isinstance(answer, Trouble):
@@ -148,8 +202,8 @@ def _run_one(
     else:
         subject = answer.subject
         trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it
-        status, reason, figures = _evaluated(answer, trace, configuration, sweep.procedure, context)
-    setup = _setup(configuration, sweep.procedure, answer, recorder.faults)
+        status, reason, figures = _evaluated(answer, trace, configuration, procedure, context)
+    setup = _setup(sweep, configuration, answer, recorder.faults)
     record = Record(
         id=new_id(),
         kind="bench",
@@ -195,15 +249,20 @@ def _evaluated(
         return Status.FAILED, f"it ran, but its samples could not be evaluated ({error})", {}
 
 
-def _setup(
-    configuration: Configuration, procedure: Procedure, answer: Measurement | Trouble, faults: list[str]
-) -> Setup:
+def _setup(sweep: Sweep, configuration: Configuration, answer: Measurement | Trouble, faults: list[str]) -> Setup:
+    procedure = sweep.procedure_of(configuration)
     protocol: dict[str, Plain] = msgspec.structs.asdict(procedure) | {"configuration": _key(configuration)}
+    if sweep.course:
+        protocol["study"] = sweep.course.study
+    if not procedure.max_time_s:
+        del protocol["max_time_s"]  # as in records from before there was a limit
     protocol |= load_protocol(configuration.load, answer)
     if configuration.streams > 1:
         protocol["concurrent_streams"] = configuration.streams
     if configuration.processing:
         protocol |= {"processing": configuration.processing, "images": configuration.images}
+    if isinstance(answer, Trouble) and answer.iteration_s:
+        protocol["iteration_s"] = answer.iteration_s
     effective: dict[str, Plain] = {}
     if isinstance(answer, Measurement):
         made = sum(len(block.durations_ns) for block in answer.blocks)

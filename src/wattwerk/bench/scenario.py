@@ -32,6 +32,8 @@ class Procedure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         window_s: Length of one energy window.
         idle_s: Length of each idle measurement.
         rate_hz: Rate of the sampler.
+        max_time_s: Iterations are cut so that measuring a configuration, after loading, takes no longer than this; 0
+            sets no limit. What would still take longer is left out where that is known beforehand.
         timeout_s: A configuration that takes longer than this has failed.
         seed: Seeds weights, inputs and the order of the configurations.
 
@@ -49,6 +51,7 @@ class Procedure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     window_s: float = 2.0
     idle_s: float = 1.0
     rate_hz: float = 10.0
+    max_time_s: float = 0.0
     timeout_s: float = 1800.0
     seed: int = 0
 
@@ -61,6 +64,7 @@ class Procedure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             "window_s": (self.window_s, 0.1),
             "idle_s": (self.idle_s, 0.1),
             "rate_hz": (self.rate_hz, 0.5),
+            "max_time_s": (self.max_time_s, 0),
             "timeout_s": (self.timeout_s, 1),
             "seed": (self.seed, 0),
         }
@@ -115,12 +119,60 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}{scenario}"
 
 
+class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a study asks for and this machine cannot run.
+
+    Attributes:
+        configuration: The first of the configurations that it holds for.
+        count: How many there are.
+        reason: Why.
+    """
+
+    configuration: Configuration
+    count: int
+    reason: str
+
+
+class Course(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a study adds to a sweep.
+
+    Attributes:
+        study: The study's name.
+        procedures: How each configuration is measured, in the order of the sweep.
+        ranks: How early in the study each one stands; what stands late is given up first if time runs out.
+        budget_s: How long the whole may take, in seconds; 0 sets no limit.
+        left_out: What cannot run on this machine.
+        excluded_count: How many configurations the study's own rules exclude.
+    """
+
+    study: str
+    procedures: tuple[Procedure, ...]
+    ranks: tuple[int, ...]
+    budget_s: float = 0.0
+    left_out: tuple[LeftOut, ...] = ()
+    excluded_count: int = 0
+
+
 class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Configurations in the order in which they run, and how they are measured."""
+    """Configurations in the order in which they run, and how they are measured.
+
+    Attributes:
+        id: Its id.
+        procedure: How it is measured.
+        configurations: What is measured.
+        course: What a study adds; None where there is none.
+    """
 
     id: str
     procedure: Procedure
     configurations: tuple[Configuration, ...]
+    course: Course | None = None
+
+    def procedure_of(self, configuration: Configuration) -> Procedure:
+        """Return how one of its configurations is measured."""
+        if self.course is None or configuration not in self.configurations:
+            return self.procedure
+        return self.course.procedures[self.configurations.index(configuration)]
 
     def to_json(self) -> str:
         """Write the sweep as JSON, for the store."""

@@ -19,6 +19,8 @@ from time import perf_counter_ns
 
 import msgspec
 
+from wattwerk.bench.duration import BLOCKS, Counts, TooSlowError, check_fits, fitted
+from wattwerk.bench.pipeline import PHASES
 from wattwerk.bench.pipeline_setup import prepare
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.bench.timing import quiet, run_for, time_calls
@@ -41,10 +43,17 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """Word from the worker: the configuration has no result, and why."""
+    """Word from the worker: the configuration has no result, and why.
+
+    Attributes:
+        status: How it ended.
+        reason: Why.
+        iteration_s: How long an iteration took, in seconds, where that is why; None else.
+    """
 
     status: Status
     reason: str
+    iteration_s: float | None = None
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -132,6 +141,8 @@ def answer(
 
             return streams.measure(configuration, procedure, tell)
         return _measure(configuration, procedure, gate, tell)
+    except TooSlowError as error:
+        return Trouble(Status.SKIPPED, str(error), error.iteration_s)
     except MemoryError as error:
         return Trouble(Status.OUT_OF_MEMORY, f"does not fit in memory ({error})" if str(error) else "out of memory")
     except (UnavailableError, ConversionError) as error:
@@ -159,10 +170,10 @@ def _measure(
         load_ns = perf_counter_ns() - load_start
         idle_before = rest(procedure.idle_s, tell)
         tell("warming up")
-        warmup, iterations = warm_up(call, procedure)
-        tell(f"timing {iterations} iterations")
+        warmup, counts = warm_up(call, procedure, 1 + len(PHASES) if pipeline else 1)
+        tell(f"timing {counts.iterations} iterations")
         with quiet():
-            blocks = _time_both_ways(call, iterations, gate)
+            blocks = _time_both_ways(call, counts, gate)
             tell(f"{procedure.windows} energy windows of {procedure.window_s:g} s")
             # half a second more than asked for, so that windows can begin and end at a tick of an energy counter
             duration_s = procedure.windows * procedure.window_s + 0.5
@@ -242,25 +253,35 @@ def rest(duration_s: float, tell: Callable[[str], None]) -> Interval:
     return start, perf_counter_ns()
 
 
-def warm_up(call: Callable[[], object], procedure: Procedure) -> tuple[int, int]:
-    """Run untimed iterations; return how many there were, and how many timed ones shall follow."""
+def warm_up(call: Callable[[], object], procedure: Procedure, loops: int = 1) -> tuple[int, Counts]:
+    """Run untimed iterations; return how many there were, and how many timed ones shall follow.
+
+    Args:
+        call: One iteration.
+        procedure: What was asked for.
+        loops: How many times this and what follows is done for a configuration: more than once for a pipeline.
+
+    Raises:
+        TooSlowError: Measuring would take much longer than its limit.
+    """
     call()  # the first one may still load or compile something
     second_s = time_calls(call, 1)[0] / 1e9
-    slow = second_s > procedure.slow_above_s
-    least = procedure.slow_warmup if slow else procedure.warmup
-    _, ends = run_for(call, max(0.0, procedure.warmup_s - second_s), max(0, least - 2))
-    return len(ends) + 2, procedure.slow_iterations if slow else procedure.iterations
+    check_fits(procedure, second_s)
+    counts = fitted(procedure, second_s, loops)
+    _, ends = run_for(call, max(0.0, procedure.warmup_s - second_s), max(0, counts.warmup - 2))
+    return len(ends) + 2, counts
 
 
-def _time_both_ways(call: Callable[[], object], iterations: int, gate: Gate | None) -> tuple[Block, ...]:
+def _time_both_ways(call: Callable[[], object], counts: Counts, gate: Gate | None) -> tuple[Block, ...]:
     """Time four blocks, sampler running, paused, paused, running, so that a drift cancels out."""
+    iterations = counts.iterations
     if gate is None:
         return (Block(time_calls(call, iterations), sampled=True),)
     blocks = []
     for index, sampled in enumerate((True, False, False, True)):
         (gate.resume if sampled else gate.pause)()
-        time_calls(call, 2)  # the wait for the sampler has let caches cool
-        count = iterations * (index + 1) // 4 - iterations * index // 4
+        time_calls(call, counts.settling)  # the wait for the sampler has let caches cool
+        count = iterations * (index + 1) // BLOCKS - iterations * index // BLOCKS
         blocks.append(Block(time_calls(call, count), sampled))
     return tuple(blocks)
 
@@ -272,8 +293,8 @@ def _phase(
     tell(f"{name} alone")
     if gate:
         gate.resume()
-    _, iterations = warm_up(call, procedure)
-    blocks = (Block(time_calls(call, iterations), sampled=True),)
+    _, counts = warm_up(call, procedure, 1 + len(PHASES))
+    blocks = (Block(time_calls(call, counts.iterations), sampled=True),)
     return PhaseRun(blocks, *run_for(call, procedure.windows * procedure.window_s + 0.5, procedure.windows))
 
 
