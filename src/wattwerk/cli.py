@@ -212,6 +212,9 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("wattwerk-report.html"),
     title: Annotated[str | None, typer.Option(help="The report's title.")] = None,
+    with_study: Annotated[
+        bool, typer.Option("--with-study", help="Lay the values that the Fraunhofer IPA study published beside.")
+    ] = False,
     merge: Annotated[
         bool, typer.Option("--merge", help="Every argument is a file: a store (records.db) or an export.")
     ] = False,
@@ -232,8 +235,8 @@ def report(
         raise ConfigError("--merge needs files", "name stores or exports: wattwerk report --merge a.db b.json")
     records = gather(references or ["last"], files=merge)
     with speaking(language):
-        write_report(records, output, title=title)
-        files = write_figures(records, figures) if figures else []
+        write_report(records, output, title=title, with_study=with_study)
+        files = write_figures(records, figures, with_study=with_study) if figures else []
     told = {"file": str(output), "records": len(records), "figures": [str(file) for file in files]}
     if json:
         terminal.print_json(told)

@@ -105,7 +105,7 @@ def test_hostile_names_stay_text():
     assert not outline.all("b")
     assert any('<script>alert("x")</script>' in text for text in outline.text)
     specs = json.loads(outline.scripts["specs"])
-    assert not any("<" in text for text in _labels(specs))
+    assert not any("<" in text for spec in specs for text in _labels([spec["data"], spec["layout"]]))
 
 
 def _labels(specs):
@@ -157,6 +157,7 @@ def test_hatching_and_dashes_mean_modelled_and_nothing_else(name):
     found = {
         chart.title: (_hatched(chart.spec), _dashed(chart.spec))
         for section in sections(records)
+        if section.key != "mean-power"  # its pairs can be modelled by half; it has a test of its own
         for chart in section.charts
     }
     for title, (bars, curves) in found.items():

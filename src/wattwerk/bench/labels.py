@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -216,20 +216,24 @@ class Names:
 
     Args:
         records: All records that are named together.
+        without: Parts that are left out because the reader is told them in another way: ``device``, ``threads``,
+            ``options``, ``processing``, ``machine``, ``scenario``, ``streams``.
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    def __init__(self, records: Iterable[Record], without: Collection[str] = ()) -> None:
         records = list(records)
-        parts: tuple[tuple[Callable[[Record], str], Callable[[Record], str]], ...] = (
-            (lambda r: device_of(r).lower(), device_of),  # OpenVINO writes CPU, the others cpu
-            (lambda r: str(r.setup.threads), _thread_words),
-            (lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
-            (processing_of, lambda r: processing_words(processing_of(r)) or t("model alone")),
-            (_machine_words, _machine_words),
-            (scenario_of, lambda r: scenario_of(r) or t("no load")),
-            (lambda r: str(streams_of(r)), _stream_words),
+        parts: tuple[tuple[str, Callable[[Record], str], Callable[[Record], str]], ...] = (
+            ("device", lambda r: device_of(r).lower(), device_of),  # OpenVINO writes CPU, the others cpu
+            ("threads", lambda r: str(r.setup.threads), _thread_words),
+            ("options", lambda r: option_words(r.setup.options), lambda r: option_words(r.setup.options)),
+            ("processing", processing_of, lambda r: processing_words(processing_of(r)) or t("model alone")),
+            ("machine", _machine_words, _machine_words),
+            ("scenario", scenario_of, lambda r: scenario_of(r) or t("no load")),
+            ("streams", lambda r: str(streams_of(r)), _stream_words),
         )
-        self._parts = tuple(words for key, words in parts if len({key(record) for record in records}) > 1)
+        self._parts = tuple(
+            words for name, key, words in parts if name not in without and len({key(record) for record in records}) > 1
+        )
 
     def lane(self, record: Record, *, machine: bool = True) -> str:
         """Return everything but precision and batch: ``onnxruntime``, or ``laptop · torch · cpu · mode=compile``.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Shapes = dict[str, list[int]]
 
 #: the operators whose multiply-adds count
-_HEAVY: Final = frozenset(
+HEAVY: Final = frozenset(
     {"Conv", "ConvInteger", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul", "MatMulInteger"}
     | {"QLinearConv", "QLinearMatMul"}
 )
@@ -77,16 +77,21 @@ def parameters_of(model: onnx.ModelProto, trained: Collection[str] | None = None
 
 def flops_of(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> float | None:
     """Return the floating-point operations of one sample; None where the graph hides operators or shapes."""
-    nodes = [node for node in model.graph.node if node.op_type in _HEAVY]
+    nodes = [node for node in model.graph.node if node.op_type in HEAVY]
     hidden = any(node.op_type in _OPAQUE or node.domain not in ("", "ai.onnx") for node in model.graph.node)
-    known = {} if hidden else _inferred_shapes(model, shapes)
+    known = {} if hidden else shapes_of(model, shapes)
     if hidden or any(min(known.get(name) or [0]) < 1 for node in nodes for name in [*node.input[:2], node.output[0]]):
         return None
     return _MACS_TO_FLOPS * sum(_macs(node, known) for node in nodes)
 
 
-def _inferred_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
-    """Infer the shapes of all values for one sample; 0 stands for an unknown dimension."""
+def shapes_of(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
+    """Infer the shapes of all values for one sample; 0 stands for an unknown dimension.
+
+    Args:
+        model: The model; it is not changed.
+        shapes: Input name -> full shape of one sample; without it, dynamic dimensions are taken as 1.
+    """
     import onnx
 
     lean = _without_data(model)

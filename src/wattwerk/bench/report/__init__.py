@@ -21,6 +21,7 @@ from wattwerk import export
 from wattwerk.bench.naming import machines_told_apart, told_apart
 from wattwerk.bench.report.figures import is_plottable, sections
 from wattwerk.bench.report.page import page, script_texts
+from wattwerk.bench.report.published import ipa_study
 from wattwerk.bench.report.values import file_name, table_of
 from wattwerk.bench.summary import summarise
 from wattwerk.errors import ConfigError, UnavailableError
@@ -28,7 +29,12 @@ from wattwerk.records import Record
 
 
 def write_report(
-    records: Sequence[Record], path: str | os.PathLike[str], *, title: str | None = None, default: Record | None = None
+    records: Sequence[Record],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    default: Record | None = None,
+    with_study: bool = False,
 ) -> None:
     """Write one self-contained HTML file about records.
 
@@ -37,16 +43,19 @@ def write_report(
         path: The file to write; an existing one is replaced in one step.
         title: The heading; None names the models.
         default: The configuration that gains are counted from, as in ``summary.summarise``.
+        with_study: Whether the values that the Fraunhofer IPA study published are laid beside.
 
     Raises:
         ConfigError: There is no record, none has a figure that can be drawn, or the file cannot be written.
         UnavailableError: plotly is not installed.
     """
-    text = render_report(records, title=title, default=default)
+    text = render_report(records, title=title, default=default, with_study=with_study)
     export.write(text.encode(), Path(path))
 
 
-def render_report(records: Sequence[Record], *, title: str | None = None, default: Record | None = None) -> str:
+def render_report(
+    records: Sequence[Record], *, title: str | None = None, default: Record | None = None, with_study: bool = False
+) -> str:
     """Return the report as HTML text; see ``write_report``.
 
     Raises:
@@ -63,7 +72,7 @@ def render_report(records: Sequence[Record], *, title: str | None = None, defaul
             "see `wattwerk results show ID` for why each failed",
         )
     named = shown_records(records)
-    shown = sections(named, default=default)
+    shown = sections(named, default=default, published=ipa_study() if with_study else ())
     specs = [
         chart.spec
         | {

@@ -13,6 +13,8 @@ from wattwerk.units import format_value
 
 ROW_PX: Final = 30
 FRAME_PX: Final = 64
+#: between a mark and the text behind it; plotly drops plain spaces at the beginning
+_MARK_ROOM: Final = "\u2002\u2009"
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +48,13 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """A mark on a bar's row: ``open`` ones are drawn as an outline."""
+    """A mark on a bar's row; ``figure`` is a name with its unit."""
 
     row_label: tuple[str, str]
     value: float
     name: str
     symbol: str
+    figure: str = "x_w"
 
 
 def bar_chart(
@@ -79,7 +82,7 @@ def bar_chart(
     factor, unit = axis_unit(figure, max(map(abs, (*ends, *starts)))) if unit is None else (1.0, unit)
     longest = max(len(bar.text) for _, bar in rows)
     span = max(*ends, 1e-12) / factor
-    room = {"low": short(min(starts) / factor * 1.1), "high": short(span), "text_px": 14 + 7 * longest}
+    room = {"low": short(min(starts) / factor * 1.1), "high": short(span), "text_px": 22 + 7 * longest}
     layout = base_layout(f"{title} ({unit})" if unit else title)
     layout["xaxis"] |= {
         "range": [min(starts) / factor * 1.1, span * (1.12 + 0.032 * longest)],
@@ -96,7 +99,11 @@ def bar_chart(
     if reference is not None:
         layout["shapes"] = [_reference_line(reference / factor)]
     positions = {(group, bar.label): row for (group, _), (row, bar) in zip(_flat(groups), rows, strict=True)}
-    data = [_bars(rows, factor), _bar_texts(rows, factor, reference or 0.0), *_ticks(ticks, positions, factor)]
+    beyond: dict[float, float] = {}
+    for tick in ticks:
+        row = positions[tick.row_label]
+        beyond[row] = max(beyond.get(row, 0.0), tick.value)
+    data = [_bars(rows, factor), _bar_texts(rows, factor, reference or 0.0, beyond), *_ticks(ticks, positions, factor)]
     return {"data": data, "layout": layout, "height": round(ROW_PX * (places + 0.7) + FRAME_PX), "room": room}
 
 
@@ -151,15 +158,27 @@ def _bars(rows: Sequence[tuple[float, Bar]], factor: float) -> Spec:
     return trace
 
 
-def _bar_texts(rows: Sequence[tuple[float, Bar]], factor: float, beyond: float) -> Spec:
-    """Write the values behind the error bars and the line of reference, which would run through them otherwise."""
+def _bar_texts(rows: Sequence[tuple[float, Bar]], factor: float, reference: float, marks: dict[float, float]) -> Spec:
+    """Write the values behind error bars, marks and the line of reference, which would run through them otherwise.
+
+    Args:
+        rows: Place and bar.
+        factor: By what the axis divides.
+        reference: Value of the line of reference.
+        marks: Place -> the mark of that row that is furthest right.
+    """
+    ends = [max(bar.value, bar.high or bar.value, reference, marks.get(row, 0.0)) for row, bar in rows]
+    near = 0.04 * max(ends)  # a mark is so wide that its half reaches into the text
+    behind = [marks.get(row, -near) > end - near for end, (row, _) in zip(ends, rows, strict=True)]
     return {
         "type": "scatter",
         "mode": "text",
-        "x": [short(max(bar.value, bar.high or bar.value, beyond) / factor) for _, bar in rows],
+        "x": [short(end / factor) for end in ends],
         # the row above is close to a second value's
         "y": [round(row + (0.08 if bar.secondary else 0.0), 3) for row, bar in rows],
-        "text": [f" {html.escape(bar.text)}" for _, bar in rows],
+        "text": [
+            f"{_MARK_ROOM if mark else ' '}{html.escape(bar.text)}" for mark, (_, bar) in zip(behind, rows, strict=True)
+        ],
         "textposition": "middle right",
         "textfont": {"size": 12, "color": "@text"},
         "hoverinfo": "skip",
@@ -186,7 +205,7 @@ def _ticks(ticks: Sequence[Tick], positions: dict[tuple[str, str], float], facto
                     "color": "@surface",
                     "line": {"color": "@text", "width": 1.6},
                 },
-                "hovertext": [f"{name}: {format_value('x_w', tick.value)}" for tick in mine],
+                "hovertext": [f"{name}: {format_value(tick.figure, tick.value)}" for tick in mine],
                 "hovertemplate": "%{hovertext}<extra></extra>",
                 "showlegend": False,
             }

@@ -22,6 +22,7 @@ from typing import Final
 from wattwerk import export
 from wattwerk.bench.report import render_report, shown_records
 from wattwerk.bench.report.figures import sections
+from wattwerk.bench.report.published import ipa_study
 from wattwerk.bench.report.values import csv_of, file_name, table_of
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.records import Record
@@ -54,13 +55,16 @@ _PICTURE: Final = re.compile(
 )
 
 
-def write_figures(records: Sequence[Record], folder: Path, *, default: Record | None = None) -> list[Path]:
+def write_figures(
+    records: Sequence[Record], folder: Path, *, default: Record | None = None, with_study: bool = False
+) -> list[Path]:
     """Write every chart of a report as CSV, SVG and PNG; the texts are in the current language.
 
     Args:
         records: As for ``write_report``.
         folder: Where the files go; it is made where it is missing. Files of the same names are replaced.
         default: As for ``write_report``.
+        with_study: As for ``write_report``.
 
     Returns:
         The files, in the order of the charts.
@@ -69,12 +73,12 @@ def write_figures(records: Sequence[Record], folder: Path, *, default: Record | 
         ConfigError: There is nothing to draw, or the folder cannot be written.
         UnavailableError: There is no browser, or it fails; the CSV files are written all the same.
     """
-    text = render_report(records, default=default)
+    text = render_report(records, default=default, with_study=with_study)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot create the folder {folder} ({error.strerror})", "name one you may write") from error
-    tables = values(records, default=default)
+    tables = values(records, default=default, with_study=with_study)
     for name, table in tables.items():
         export.write(table.encode(), folder / f"{name}.csv")
     for name, picture in _drawn(text, 2 * len(tables)).items():
@@ -82,9 +86,9 @@ def write_figures(records: Sequence[Record], folder: Path, *, default: Record | 
     return [folder / f"{name}.{form}" for name in tables for form in ("csv", "svg", "png")]
 
 
-def values(records: Sequence[Record], *, default: Record | None = None) -> dict[str, str]:
+def values(records: Sequence[Record], *, default: Record | None = None, with_study: bool = False) -> dict[str, str]:
     """Return the name of each chart's files -> its values as CSV, in the order of the charts."""
-    shown = sections(shown_records(records), default=default)
+    shown = sections(shown_records(records), default=default, published=ipa_study() if with_study else ())
     charts = [(section, chart) for section in shown for chart in section.charts]
     return {
         file_name(section, chart, number): csv_of(table_of(chart.spec))

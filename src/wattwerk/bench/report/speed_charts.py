@@ -16,7 +16,7 @@ def latency(groups: Groups, names: Names) -> Section:
         batch = min((r.setup.batch or 1 for r in records if r.value("latency_mean_s") is not None), default=None)
         mine = [r for r in records if r.setup.batch == batch]
         title = t("{model} · batch {batch}", model=model, batch=batch)
-        chart = bars_of(title, mine, names, "latency_mean_s", t("latency of one iteration"), bounds=_deviation)
+        chart = bars_of(title, mine, names, "latency_mean_s", t("latency of one iteration"), bounds=deviation)
         charts += [chart] if chart else []
     return Section(
         "latency",
@@ -30,7 +30,8 @@ def latency(groups: Groups, names: Names) -> Section:
     )
 
 
-def _deviation(record: Record) -> tuple[float | None, float | None]:
+def deviation(record: Record) -> tuple[float | None, float | None]:
+    """Return the ends of an error bar of one standard deviation to each side of the mean."""
     mean, std = record.value("latency_mean_s"), record.value("latency_std_s")
     return (None, None) if mean is None or std is None else (max(0.0, mean - std), mean + std)
 

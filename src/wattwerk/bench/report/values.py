@@ -22,6 +22,7 @@ Row = list[str | float | None]
 
 #: first letters that a spreadsheet takes for a formula
 _FORMULA: Final = ("=", "+", "-", "@")
+_PLAIN_LETTERS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 
 
 def table_of(spec: Spec) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def table_of(spec: Spec) -> dict[str, Any]:
     layout = spec["layout"]
     x, y = (_title(layout[axis]) for axis in ("xaxis", "yaxis"))
     lying = any(trace.get("orientation") == "h" for trace in spec["data"])
-    value, other = (x, t("Precision")) if lying else (y, x)
+    value, other = (x, t("bar")) if lying else (y, x)
     unit = _unit(value)
     head = [t("group"), t("series"), other, value, t("lower bound") + unit, t("upper bound") + unit]
     head += [t("modelled"), t("as shown")]
@@ -74,7 +75,7 @@ def _plain(text: str) -> str:
 
 def _rows(trace: Spec, layout: Spec, lying: bool, written: Sequence[str]) -> Iterator[Row]:
     """Yield a row for each mark of a trace: group, series, place, value, bounds, whether it is modelled, as written."""
-    if trace.get("mode") == "text" or "x" not in trace or "y" not in trace:
+    if trace.get("hoverinfo") == "skip" or "x" not in trace or "y" not in trace:
         return
     values, places = (trace["x"], trace["y"]) if lying else (trace["y"], trace.get("customdata") or trace["x"])
     bounds = trace.get("error_x" if lying else "error_y", {})
@@ -110,13 +111,14 @@ def _ends(value: float, less: float | None, more: float | None) -> tuple[float |
 
 
 def _modelled(trace: Spec) -> list[bool]:
-    """Tell for each mark whether it is modelled: hatched, or dashed."""
+    """Tell for each mark whether it is modelled: hatched, dashed, or a single open marker."""
     count = len(trace["x"])
     marker = trace.get("marker", {})
     shape = marker.get("pattern", {}).get("shape", "") if isinstance(marker, dict) else ""
+    opened = trace.get("mode") == "markers" and str(marker.get("symbol", "")).endswith("-open")
     if isinstance(shape, list):
         return [bool(each) for each in shape]
-    return [bool(shape) or trace.get("line", {}).get("dash") == "dash"] * count
+    return [bool(shape) or opened or trace.get("line", {}).get("dash") == "dash"] * count
 
 
 def _row_names(place: float, layout: Spec) -> tuple[str, str]:
@@ -131,6 +133,6 @@ def _row_names(place: float, layout: Spec) -> tuple[str, str]:
 
 
 def file_name(section: Section, chart: Chart, number: int) -> str:
-    """Return the name of a chart's files without their ending: ``03-latency-mobilenet-v2-batch-1``."""
-    words = re.findall(r"\w+", chart.title.lower(), re.ASCII)
-    return f"{number:02}-{section.key}-{'-'.join(words)}"[:80].rstrip("-")
+    """Return the name of a chart's files without their ending: ``03-latency-by-model-and-platform-resnet-50``."""
+    told = f"{section.title} {chart.title}".lower().translate(_PLAIN_LETTERS)
+    return f"{number:02}-{'-'.join(re.findall(r'[a-z0-9]+', told))}"[:100].rstrip("-")
