@@ -22,6 +22,10 @@ Examples:
 
   wattwerk bench mobilenet-v2 --scenario server --latency-limit 0.05
 
+  wattwerk bench mobilenet-v2 resnet-50 --together
+
+  wattwerk bench my.onnx --precision fp32,int8 --dataset photos/
+
   wattwerk bench detr-r50 --pipeline --processing all --batch 1,8
 
   wattwerk bench --study ipa --estimate
@@ -44,6 +48,10 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
         return tuple(int(word) for word in _words(text))
     except ValueError as error:
         raise ConfigError(f"{option} {text!r} is no list of whole numbers", "write it like 1,2,4") from error
+
+
+def _absolute(path: Path | None) -> str | None:
+    return str(path.expanduser().absolute()) if path else None
 
 
 def bench(
@@ -70,6 +78,12 @@ def bench(
         str | None, typer.Option(help="With --pipeline: sequential, vectorised (the default), overlapped; all.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="With --pipeline: a folder of photos.")] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Accuracy beside speed: class folders, a labels file, COCO json, masks; or photos alone."),
+    ] = None,
+    dataset_limit: Annotated[int | None, typer.Option(help="Photos of the data set at most, evenly spread.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="With --dataset: photos to calibrate int8 with.")] = None,
     full: Annotated[
         bool | None, typer.Option("--full/--quick", help="Energy windows of 10 s, or of 2 s (the default).")
     ] = None,
@@ -80,6 +94,7 @@ def bench(
     idle_s: Annotated[float | None, typer.Option(help="Length of an idle measurement in seconds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, inputs and order (0).")] = None,
     streams: Annotated[str | None, typer.Option(help="Sessions that run at once, such as 1,2,4.")] = None,
+    together: Annotated[bool, typer.Option("--together", help="All models at once, beside each alone.")] = False,
     scenario: Annotated[
         str | None, typer.Option(help="Load by LoadGen: single-stream, multi-stream, server, offline; all.")
     ] = None,
@@ -121,7 +136,10 @@ def bench(
         "full": full,
         "pipeline": pipeline or None,
         "processings": _words(processing),
-        "images": str(images.expanduser().absolute()) if images else None,
+        "images": _absolute(images),
+        "dataset": _absolute(dataset),
+        "dataset_limit": dataset_limit,
+        "calibration": _absolute(calibration),
         "procedure": {
             "iterations": iterations,
             "warmup": warmup,
@@ -131,6 +149,7 @@ def bench(
             "seed": seed,
         },
         "streams": _numbers(streams, "--streams"),
+        "together": together or None,
         "scenarios": _words(scenario),
         "load": {"latency_limit_s": latency_limit, "percentile": percentile},
     }

@@ -87,12 +87,31 @@ def records_table(records: Sequence[Record], *, with_id: bool) -> Table:
     table.add_column("Model", overflow="fold", min_width=8)
     table.add_column("Runtime", overflow="fold", min_width=8)
     table.add_column("Prec.", no_wrap=True)
-    for name in ("Batch", "p50", "1/s", "Energy"):
+    accurate = any(_accuracy(record) for record in records)
+    for name in ("Batch", "p50", "1/s", "Energy", *(["Acc."] if accurate else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for record in _told_apart(records):
         cells = [*([record.id[:6]] if with_id else []), *_cells(record)]
+        if accurate:
+            cells.append(format_value("accuracy_ratio", found[1].value) if (found := _accuracy(record)) else "")
         table.add_row(*map(Text, cells), style=_style(record))
     return table
+
+
+def _accuracy(record: Record) -> tuple[str, Figure] | None:
+    from wattwerk.bench.accuracy_words import main_accuracy
+
+    return main_accuracy(record)
+
+
+def _accuracy_lines(records: Sequence[Record]) -> list[str]:
+    """Return what the column of accuracy holds, and why it is empty where it is."""
+    from wattwerk.bench.accuracy_words import MAIN
+
+    found = [(record, pair) for record in records if (pair := _accuracy(record)) is not None]
+    words = [MAIN[name] for _, (name, figure) in found if figure.value is not None]
+    told = [f"Acc.: {word if word != 'agreement' else 'agreement with fp32'}" for word in dict.fromkeys(words)]
+    return told + [f"no accuracy: {_name(r)}: {figure.note}" for r, (_, figure) in found if figure.value is None]
 
 
 def _cells(record: Record) -> list[str]:
@@ -137,6 +156,7 @@ def legend(records: Sequence[Record]) -> list[str]:
     lines, records = [], _told_apart(records)
     if any(f.provenance is Provenance.MODELLED for r in records for f in r.figures.values()):
         lines.append("~ modelled from the load of the CPU, not measured")
+    lines += _accuracy_lines(records)
     lines += [f"! invalid: {_name(r)}: {r.reason}" for r in records if r.status is Status.INVALID]
     lines += [f"meter at fault: {fault}" for fault in faults_of(records)]
     return [*dict.fromkeys(lines), *_without_figures(records)]

@@ -192,12 +192,16 @@ def test_front_holds_what_nothing_beats_in_both():
 @pytest.mark.parametrize("figure", ["top1_accuracy_ratio", "map_ratio", "miou_ratio", "agreement_ratio"])
 def test_any_accuracy_is_laid_against_energy(figure):
     """Each kind of accuracy makes the chart, modelled energies are open markers with the model's bounds."""
-    figures = latencies(1e-3, 1) | {"system_energy_per_inference_j": modelled(0.2, 0.5, None), figure: measured(0.5)}
+    figures = latencies(1e-3, 1) | {
+        "system_energy_per_inference_j": modelled(0.2, 0.5, None),
+        figure: measured(0.5, 0.4, 0.7),
+    }
     (chart,) = _section([record(figures=figures)], "accuracy-energy").charts
     (point,) = chart.spec["data"]
     assert point["y"] == [50]
     assert point["marker"]["symbol"].endswith("-open")
     assert point["error_x"]["arrayminus"] == [100]
+    assert (point["error_y"]["array"], point["error_y"]["arrayminus"]) == ([20], [10])
 
 
 def _placed(batch, rate, share, precision="bf16"):

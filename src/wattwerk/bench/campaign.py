@@ -10,6 +10,7 @@ import msgspec
 
 from wattwerk import export
 from wattwerk.bench import plan
+from wattwerk.bench.accuracy_setup import left_out
 from wattwerk.bench.forecast import Forecast, forecast
 from wattwerk.bench.lease import Lease, take
 from wattwerk.bench.pipeline_setup import refused_photos
@@ -121,7 +122,7 @@ def _new(
 ) -> tuple[Sweep, Lease]:
     inventory.check_sections()
     sweep = _sweep(given, config, study)
-    for line in refused_photos(sweep.configurations):
+    for line in [*refused_photos(sweep.configurations), *left_out(sweep.configurations)]:
         heard.warned(line)
     held = take(store.path, sweep.id)  # before others can see the plan
     assert held is not None  # nobody else knows the id yet

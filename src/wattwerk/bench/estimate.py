@@ -139,8 +139,8 @@ class Estimator:
     def learn(self, record: Record) -> None:
         """Learn from a record, if it is one of this machine with what is needed."""
         configuration = configuration_of(record)
-        if configuration is None or not self._is_here(record):
-            return
+        if configuration is None or configuration.beside or not self._is_here(record):
+            return  # of a model beside others the configuration names the first one only
         if record.status is Status.SKIPPED:
             self._learn_iteration(configuration, record.setup.protocol.get("iteration_s"))
         if record.status not in (Status.OK, Status.INVALID):
@@ -174,7 +174,7 @@ class Estimator:
         """Learn what a record took beside its loops and its loading, such as the start of its worker."""
         whole_s = duration_s(record)
         procedure = procedure_of(record)
-        if whole_s is None or procedure is None or configuration.processing:
+        if whole_s is None or procedure is None or configuration.processing or configuration.dataset:
             return
         known_s = measuring_s(procedure, _value(record, "latency_p50_s") or 0.0) + (_value(record, "load_s") or 0.0)
         self._around[configuration.runtime].append(max(0.0, whole_s - known_s))

@@ -13,12 +13,14 @@ from wattwerk.records import Platform, Record
 
 _SUFFIX: Final = ".onnx"
 _PIPELINE: Final = " (pipeline)"
+_BESIDE: Final = " (beside "
 
 
 def told_apart(records: Sequence[Record], like: Sequence[Record] = ()) -> list[Record]:
     """Return the records with distinct names for distinct models: ``a/model`` and ``b/model`` for two ``model.onnx``.
 
-    A pipeline is called one, since its time and energy are not those of the model alone: ``detr-r50 (pipeline)``.
+    A pipeline is called one, since its time and energy are not those of the model alone: ``detr-r50 (pipeline)``. So is
+    a model that ran while others did: ``detr-r50 (beside resnet-50)``.
 
     Files with the same content are one model wherever they lie, and a name that only one model has stays as it is.
 
@@ -80,8 +82,10 @@ def _on(record: Record, telling: Sequence[int]) -> Record:
 
 
 def _with_pipeline(record: Record) -> Record:
-    """Return the record with a name that says whether photos were processed before and after the model."""
+    """Return the record with a name that says whether it was a pipeline, or which models ran at the same time."""
     name = record.subject.name
+    if (beside := record.setup.protocol.get("beside")) and _BESIDE not in name:
+        return _called(record, f"{name}{_BESIDE}{beside})")
     if not record.setup.protocol.get("processing") or name.endswith(_PIPELINE):
         return record
     return _called(record, name + _PIPELINE)

@@ -11,7 +11,9 @@ from typing import Any, Final, NamedTuple
 from wattwerk.errors import ConfigError, UnavailableError
 
 REMEDY: Final = 'pip install "wattwerk[pipeline]"'
-_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+#: Endings of files that are taken for photos.
+#: Endings of files that are taken for photos.
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 #: Photos in scikit-image's wheel; its data/README says whose they are: public domain, CC0, or free to use.
 _SHIPPED: Final = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png",
                    "rocket.jpg")  # fmt: skip
@@ -70,16 +72,16 @@ def load(folder: str | None) -> Photos:
         ConfigError: The folder does not exist or has no usable photo.
         UnavailableError: Pillow is missing, or scikit-image where no folder is given.
     """
-    image = pillow()
+    pillow()
     paths = _shipped() if folder is None else _in(Path(folder).expanduser())
     photos, refused = [], []
     for path in paths:
-        found = _read(path, image)
+        found = read(path)
         photos.append(found) if isinstance(found, Photo) else refused.append(found)
     if not photos:
         told = f" ({'; '.join(refused[:3])})" if refused else ""
         raise ConfigError(
-            f"no usable photo in {folder or 'scikit-image'}{told}", f"give a folder with {', '.join(sorted(_SUFFIXES))}"
+            f"no usable photo in {folder or 'scikit-image'}{told}", f"give a folder with {', '.join(sorted(SUFFIXES))}"
         )
     return Photos(tuple(photos), tuple(refused))
 
@@ -105,13 +107,23 @@ def _shipped() -> list[Path]:
 
 def _in(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
         raise ConfigError(f"cannot read the folder {folder} ({error.strerror})", "check --images") from error
 
 
-def _read(path: Path, image: Any) -> Photo | str:
-    """Return a photo, or why the file is none; everything but an upright RGB JPEG is made one."""
+def read(path: Path, quality: int = _QUALITY, subsampling: int = -1) -> Photo | str:
+    """Return a photo, or why the file is none; everything but an upright RGB JPEG is made one.
+
+    Args:
+        path: The file.
+        quality: Of a JPEG file that is made here, 1 to 100.
+        subsampling: Of its colours, as Pillow numbers it: 0 keeps them whole, -1 is the encoder's choice.
+
+    Raises:
+        UnavailableError: Pillow is missing.
+    """
+    image = pillow()
     from PIL import ImageOps
 
     try:
@@ -125,6 +137,6 @@ def _read(path: Path, image: Any) -> Photo | str:
         return f"{path.name}: {' '.join(str(error).split())[:120] or type(error).__name__}"
     if not plain:
         stream = io.BytesIO()
-        upright.save(stream, "JPEG", quality=_QUALITY)
+        upright.save(stream, "JPEG", quality=quality, subsampling=subsampling)
         data = stream.getvalue()
     return Photo(path.name, data, *upright.size)

@@ -120,6 +120,17 @@ class Pipeline:
         self.infer()
         return self.postprocess()
 
+    def results_of(self, photos: Sequence[Photo]) -> list[Result]:
+        """Return the model's own results for photos of a data set; nothing is planted.
+
+        Args:
+            photos: As many as the batch has.
+        """
+        self._processor.preprocess(photos, self._target)
+        self._handed_over()
+        self.infer()
+        return self._processor.postprocess(self._outputs(), photos)
+
     def close(self) -> None:
         """Release the processor; the session stays."""
         self._processor.close()

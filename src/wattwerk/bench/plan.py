@@ -10,6 +10,7 @@ import msgspec
 
 from wattwerk import config
 from wattwerk.bench import load
+from wattwerk.bench.accuracy_setup import check_dataset, with_dataset
 from wattwerk.bench.pipeline_setup import processings_of, with_processings
 from wattwerk.bench.scenario import DEFAULT_RUNTIME, FULL, QUICK, Configuration, Procedure, product, set_of
 from wattwerk.bench.streams import SERIAL
@@ -23,7 +24,7 @@ ALL = "all"
 _MOST_STREAMS = 64
 AUTO = "auto"
 
-_LOAD_TIMEOUT_S = 6 * 3600.0  # the runs of a search are long; those of a full one ten minutes each
+_LONG_TIMEOUT_S = 6 * 3600.0  # the runs of a search are long, ten minutes each of a full one; data sets can be large
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,8 +44,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         pipeline: Whether photos are processed before and after the model.
         processings: How; ``all`` stands for every way. Implies ``pipeline``, as ``images`` does.
         images: A folder of photos.
+        dataset: A data set, as ``dataset.read`` takes it.
+        dataset_limit: Photos of it at most.
+        calibration: A folder of photos to calibrate int8 with; goes with a data set.
         procedure: Deviations from the procedure.
         streams: Numbers of sessions that run at once.
+        together: Whether all models run at the same time.
         scenarios: Load scenarios of MLPerf; empty for timed iterations.
         load: Deviations from the scenarios, as ``load.Wishes`` has them.
     """
@@ -62,8 +67,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pipeline: bool = False
     processings: tuple[str, ...] = ()
     images: str | None = None
+    dataset: str | None = None
+    dataset_limit: int | None = None
+    calibration: str | None = None
     procedure: dict[str, Any] = {}
     streams: tuple[int, ...] = (1,)
+    together: bool = False
     scenarios: tuple[str, ...] = ()
     load: dict[str, Any] = {}
 
@@ -100,8 +109,8 @@ def procedure_of(request: Request) -> Procedure:
     """
     values = msgspec.structs.asdict(FULL if request.full else QUICK)
     known = {key: value for key, value in request.procedure.items() if value is not None}
-    if request.scenarios:
-        values["timeout_s"] = _LOAD_TIMEOUT_S
+    if request.scenarios or request.dataset:
+        values["timeout_s"] = _LONG_TIMEOUT_S
     chosen = config.to_struct(Procedure, values | known, "procedure")
     return msgspec.structs.replace(chosen, quick=chosen.window_s < FULL.window_s or chosen.windows < FULL.windows)
 
@@ -126,7 +135,7 @@ def configurations_of(request: Request) -> list[Configuration]:
         config.to_struct(runtime.config, request.options, f"options of {name}")
         for device in _devices(name, runtime, request.devices):
             found += product(
-                request.models,
+                request.models[:1] if request.together else request.models,
                 [(name, device)],
                 _precisions(runtime, device, request.precisions),
                 request.batches,
@@ -135,11 +144,37 @@ def configurations_of(request: Request) -> list[Configuration]:
                 request.weights,
                 request.input_shape,
             )
+    if request.together:
+        found = _together(found, request)
     found = with_processings(found, processings, request.images)
+    if request.dataset is not None:
+        found = with_dataset(found, request.dataset, request.dataset_limit, request.calibration)
+        check_dataset(found[0], resolved)
+        if request.scenarios or max(request.streams, default=1) > 1:
+            raise ConfigError("--dataset goes with neither --scenario nor --streams", "leave one of them out")
+    elif request.dataset_limit is not None or request.calibration is not None:
+        raise ConfigError("--dataset-limit and --calibration go with --dataset only", "name a data set")
     if processings and (request.scenarios or max(request.streams, default=1) > 1):
         raise ConfigError("--pipeline goes with neither --scenario nor --streams", "leave one of them out")
     found = _at_once(found, request)
     return set_of(_loaded(found, request) if request.scenarios or request.load else found)
+
+
+def _together(found: Sequence[Configuration], request: Request) -> list[Configuration]:
+    """Return the configurations of the first model with all others beside it."""
+    if len(request.models) < 2:
+        raise ConfigError("--together needs several models", "name two or more, or use --streams for one")
+    asked = {"--pipeline": request.pipeline or request.processings or request.images, "--dataset": request.dataset,
+             "--scenario": request.scenarios, "--streams": max(request.streams, default=1) > 1,
+             "--weights": request.weights}  # fmt: skip
+    if other := next((option for option, there in asked.items() if there), None):
+        raise ConfigError(f"--together does not go with {other}", "leave one of them out")
+    for name in _runtime_names(request.runtimes):
+        if RUNTIMES.load(name).family in SERIAL:
+            raise ConfigError(
+                f"{name} does not run several models side by side in one process", "use onnxruntime or openvino"
+            )
+    return [msgspec.structs.replace(each, beside=request.models[1:]) for each in found]
 
 
 def _at_once(found: Sequence[Configuration], request: Request) -> list[Configuration]:

@@ -20,13 +20,14 @@ from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
 from wattwerk.bench.schedule import Schedule
 from wattwerk.bench.streams import StreamsMeasurement, stream_figures
+from wattwerk.bench.together import TogetherMeasurement, evaluate_members, references_of
 from wattwerk.bench.worker import Measurement, Trouble
 from wattwerk.catalog import models
 from wattwerk.errors import MeasurementError, StoreError
 from wattwerk.metering.sensors import specs_here
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Figure, Record, Setup, Status, from_json, new_id, now, to_json
+from wattwerk.records import Figure, Record, Setup, Status, Subject, from_json, new_id, now, to_json
 from wattwerk.store import Store
 
 _COOL_DOWN_LIMIT_S = 60.0
@@ -115,6 +116,10 @@ def _key(configuration: Configuration) -> str:
         del values["streams"]
     if not configuration.processing:
         del values["processing"], values["images"]
+    if not configuration.beside:
+        del values["beside"]
+    if configuration.dataset is None:
+        del values["dataset"], values["dataset_limit"], values["calibration"]
     return msgspec.json.encode(values, order="sorted").decode()
 
 
@@ -133,12 +138,13 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
                 index += 1
                 heard.expects(schedule.left_s(configuration))
                 heard.started(configuration, index, len(sweep.configurations))
-                record = _run_one(sweep, configuration, process, recorder, context, heard)
-                store.add(record)
-                schedule.learn(record)
-                heard.finished(record)
+                records = _run_one(sweep, configuration, process, recorder, context, heard)
+                for record in records:
+                    store.add(record)
+                    schedule.learn(record)
+                    heard.finished(record)
                 more = index < len(sweep.configurations)
-                if more and record.status is Status.INVALID and "throttled" in record.reason:
+                if more and any(each.status is Status.INVALID and "throttled" in each.reason for each in records):
                     heard.phase("cooling down")
                     _cool_down(recorder)
         for configuration, reason in schedule.skipped():
@@ -191,33 +197,44 @@ def _run_one(
     recorder: Recorder,
     context: Context,
     heard: Listener,
-) -> Record:
+) -> list[Record]:
     started_at, start = now(), perf_counter_ns() - _LEAD_NS
     procedure = sweep.procedure_of(configuration)
     answer = process.ask(configuration, procedure, heard.phase)
     recorder.gate.resume()  # a worker that died may have left it paused
-    figures: dict[str, Figure] = {}
+    results: list[tuple[Subject, Status, str, dict[str, Figure]]]
     if isinstance(answer, Trouble):
-        subject, status, reason = models.bare_subject(configuration.model), answer.status, answer.reason
+        results = [(models.bare_subject(one), answer.status, answer.reason, {}) for one in references_of(configuration)]
     else:
-        subject = answer.subject
         trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it
-        status, reason, figures = _evaluated(answer, trace, configuration, procedure, context)
-    setup = _setup(sweep, configuration, answer, recorder.faults)
-    record = Record(
-        id=new_id(),
-        kind="bench",
-        group=sweep.id,
-        subject=subject,
-        platform=context.platform,
-        setup=setup,
-        started_at=started_at,
-        finished_at=now(),
-        status=status,
-        reason=reason,
-        figures=figures,
-    )
-    return _storable(record)
+        results = _evaluated(answer, trace, configuration, procedure, context)
+    setup, together = _setup(sweep, configuration, answer, recorder.faults), new_id()
+    return [
+        _storable(
+            Record(
+                id=new_id(),
+                kind="bench",
+                group=sweep.id,
+                subject=subject,
+                platform=context.platform,
+                setup=_with_others(setup, subject, [other for other, *_ in results], together),
+                started_at=started_at,
+                finished_at=now(),
+                status=status,
+                reason=reason,
+                figures=figures,
+            )
+        )
+        for subject, status, reason, figures in results
+    ]
+
+
+def _with_others(setup: Setup, subject: Subject, subjects: Sequence[Subject], together: str) -> Setup:
+    """Return the setup with the models that ran at the same time, and what their records have in common."""
+    if len(subjects) < 2:
+        return setup
+    others = ", ".join(other.name for other in subjects if other is not subject)
+    return msgspec.structs.replace(setup, protocol=setup.protocol | {"beside": others, "together": together})
 
 
 def _storable(record: Record) -> Record:
@@ -236,17 +253,21 @@ def _storable(record: Record) -> Record:
 
 def _evaluated(
     answer: Measurement, trace: Trace, configuration: Configuration, procedure: Procedure, context: Context
-) -> tuple[Status, str, dict[str, Figure]]:
+) -> list[tuple[Subject, Status, str, dict[str, Figure]]]:
     """Evaluate; samples that do not suffice are this configuration's result, and never the end of the sweep."""
     try:
+        if isinstance(answer, TogetherMeasurement):
+            return evaluate_members(answer, trace, configuration, procedure, context)
         if isinstance(answer, LoadMeasurement):
-            return evaluate_load(answer, trace, configuration, procedure, context)
+            return [(answer.subject, *evaluate_load(answer, trace, configuration, procedure, context))]
+        status, reason, figures = evaluate(answer, trace, configuration, procedure, context)
         if isinstance(answer, StreamsMeasurement):
-            status, reason, figures = evaluate(answer, trace, configuration, procedure, context)
-            return status, reason, figures | stream_figures(answer, figures, configuration.batch)
-        return evaluate(answer, trace, configuration, procedure, context)
+            figures |= stream_figures(answer, figures, configuration.batch)
+        return [(answer.subject, status, reason, figures | answer.accuracy)]
     except (MeasurementError, ArithmeticError, ValueError, LookupError, TypeError) as error:
-        return Status.FAILED, f"it ran, but its samples could not be evaluated ({error})", {}
+        reason = f"it ran, but its samples could not be evaluated ({error})"
+        subjects = [each.subject for each in answer.members] if isinstance(answer, TogetherMeasurement) else []
+        return [(subject, Status.FAILED, reason, {}) for subject in subjects or [answer.subject]]
 
 
 def _setup(sweep: Sweep, configuration: Configuration, answer: Measurement | Trouble, faults: list[str]) -> Setup:
@@ -261,6 +282,8 @@ def _setup(sweep: Sweep, configuration: Configuration, answer: Measurement | Tro
         protocol["concurrent_streams"] = configuration.streams
     if configuration.processing:
         protocol |= {"processing": configuration.processing, "images": configuration.images}
+    if configuration.dataset is not None:
+        protocol |= {"dataset": configuration.dataset, "calibration": configuration.calibration}
     if isinstance(answer, Trouble) and answer.iteration_s:
         protocol["iteration_s"] = answer.iteration_s
     effective: dict[str, Plain] = {}

@@ -94,6 +94,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         load: The load of a scenario; None for timed iterations. The batch is then the most samples that run together.
         processing: How photos are processed before and after the model; empty for the model alone.
         images: The folder of the photos; None for those that scikit-image brings along.
+        dataset: A data set that tells how often the model is right; None for none.
+        dataset_limit: Photos of it at most; None for all.
+        calibration: A folder of photos that int8 is calibrated with; None for some of the data set's.
+        beside: Other models that run at the same time, each in a thread of its own; each gets a record.
     """
 
     model: str
@@ -109,6 +113,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     load: Load | None = None
     processing: str = ""
     images: str | None = None
+    dataset: str | None = None
+    dataset_limit: int | None = None
+    calibration: str | None = None
+    beside: tuple[str, ...] = ()
 
     def label(self) -> str:
         """Return the configuration in words that fit on a progress line."""
@@ -116,7 +124,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         scenario = f", {self.load.scenario}" if self.load else ""
         scenario += f", {self.streams} streams" if self.streams > 1 else ""
         scenario += f", {self.processing} pipeline" if self.processing else ""
-        return f"{self.model}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}{scenario}"
+        models = " + ".join((self.model, *self.beside))
+        return f"{models}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}{scenario}"
 
 
 class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -79,7 +79,7 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
     return StreamsMeasurement(
         subject=model.subject(),
         effective=effective,
-        blocks=tuple(Block(_durations(start, ends), sampled=True) for ends in streams),
+        blocks=tuple(Block(durations(start, ends), sampled=True) for ends in streams),
         warmup=warmup,
         load_ns=load_ns,
         steady_start=start,
@@ -139,7 +139,8 @@ def run_together(
     return moment[0], tuple(ends)
 
 
-def _durations(start: int, ends: array[int]) -> array[int]:
+def durations(start: int, ends: array[int]) -> array[int]:
+    """Return how long each iteration took, of those that ran one after the other from ``start`` on, in nanoseconds."""
     return array("q", np.diff(np.asarray(ends), prepend=start).tolist())
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from wattwerk.bench.accuracy_words import accuracy_sentences
 from wattwerk.bench.labels import (
     EnergyBasis,
     Names,
@@ -25,6 +26,7 @@ from wattwerk.bench.labels import (
 from wattwerk.bench.load_words import load_sentences
 from wattwerk.bench.naming import machines_told_apart, told_apart
 from wattwerk.bench.pipeline_summary import pipeline_sentences
+from wattwerk.bench.together_words import together_sentences
 from wattwerk.language import localised, recorded, t
 from wattwerk.metering.statistics import Estimate, Ratio, ratio_of
 from wattwerk.records import Provenance, Record, Status
@@ -197,7 +199,9 @@ def _model(model: str, records: Sequence[Record], names: Names, default: Record 
     elif basis and (without := sum(energy_on(record, basis) is None for record in usable)):
         told = t("{count} of {all} are not in the energy ranking", count=without, all=len(usable))
         sentences.append(t("{told}: no energy {basis}.", told=told, basis=basis.words))
+    sentences += accuracy_sentences(usable, names, basis)
     sentences += pipeline_sentences(usable, names, basis)
+    sentences += together_sentences(usable, names, basis)
     return ModelSummary(
         model=model,
         default_id=start.id if start else None,

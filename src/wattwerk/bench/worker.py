@@ -19,6 +19,7 @@ from time import perf_counter_ns
 
 import msgspec
 
+from wattwerk.bench.accuracy import CALIBRATION_COUNT, Examination, calibration_inputs
 from wattwerk.bench.duration import BLOCKS, Counts, TooSlowError, check_fits, fitted
 from wattwerk.bench.pipeline import PHASES
 from wattwerk.bench.pipeline_setup import prepare
@@ -27,11 +28,9 @@ from wattwerk.bench.timing import quiet, run_for, time_calls
 from wattwerk.catalog import models
 from wattwerk.errors import ConversionError, UnavailableError, WattwerkError
 from wattwerk.meters.recorder import Gate
-from wattwerk.records import Status, Subject
+from wattwerk.records import Figure, Status, Subject
 from wattwerk.runtimes import RUNTIMES
-from wattwerk.runtimes.base import Arrays, Effective, LoadSpec, Precision
-
-_CALIBRATION_SAMPLES = 16
+from wattwerk.runtimes.base import Arrays, Effective, LoadSpec, Precision, Session
 
 Interval = tuple[int, int]
 
@@ -101,6 +100,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         device_name: The accelerator's name as its runtime gives it; empty for the CPU.
         device_address: Its PCI address; empty for the CPU or where the runtime does not tell.
         phases: Name -> run, of a pipeline; empty for a model alone.
+        accuracy: Figures of a data set; empty where there is none.
     """
 
     subject: Subject
@@ -118,6 +118,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     device_name: str = ""
     device_address: str = ""
     phases: dict[str, PhaseRun] = {}
+    accuracy: dict[str, Figure] = {}
 
 
 def answer(
@@ -140,6 +141,10 @@ def answer(
             from wattwerk.bench import streams
 
             return streams.measure(configuration, procedure, tell)
+        if configuration.beside:
+            from wattwerk.bench import together
+
+            return together.measure(configuration, procedure, tell)
         return _measure(configuration, procedure, gate, tell)
     except TooSlowError as error:
         return Trouble(Status.SKIPPED, str(error), error.iteration_s)
@@ -162,9 +167,10 @@ def _measure(
     tell("loading")
     model = model_of(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
     pipeline = prepare(model, configuration, procedure) if configuration.processing else None
+    examination = Examination(model, configuration, tell) if configuration.dataset else None
     inputs = {} if pipeline else model.sample_inputs(configuration.batch, procedure.seed)
     load_start = perf_counter_ns()
-    session = RUNTIMES.load(configuration.runtime).load(model, load_spec(configuration, procedure, model))
+    session = _loaded(model, configuration, procedure)
     try:
         call = pipeline.open(session) if pipeline else session.bind(inputs)
         load_ns = perf_counter_ns() - load_start
@@ -188,12 +194,16 @@ def _measure(
         effective = with_rewriting(session.effective, model.fixed_batch, configuration.batch)
         if pipeline:
             effective = msgspec.structs.replace(effective, details={**effective.details, **pipeline.details})
+        memory_peak = memory_peak_bytes() if reset else None
+        if examination:
+            examination.look(session)
     finally:
         if pipeline:
             pipeline.close()
         session.close()
     del call, session, pipeline  # the bound call holds the model's memory
     gc.collect()
+    accuracy = examination.figures(lambda other: _loaded(model, other, procedure)) if examination else {}
     return Measurement(
         subject=model.subject(),
         effective=effective,
@@ -204,13 +214,18 @@ def _measure(
         steady_ends=steady_ends,
         loaded_idle=(idle_before, idle_after),
         unloaded_idle=rest(procedure.idle_s, tell),
-        memory_peak_bytes=memory_peak_bytes() if reset else None,
+        memory_peak_bytes=memory_peak,
         device_memory_peak_bytes=device_peak,
         finite=finite,
         device_name=device_name,
         device_address=device_address,
         phases=phases,
+        accuracy=accuracy,
     )
+
+
+def _loaded(model: models.CatalogModel, configuration: Configuration, procedure: Procedure) -> Session:
+    return RUNTIMES.load(configuration.runtime).load(model, load_spec(configuration, procedure, model))
 
 
 @lru_cache(maxsize=3)
@@ -232,7 +247,9 @@ def load_spec(configuration: Configuration, procedure: Procedure, model: models.
     """Return what a runtime needs to load a model as a configuration asks for it."""
 
     def calibration() -> list[Arrays]:
-        return [model.sample_inputs(1, procedure.seed + 1 + index) for index in range(_CALIBRATION_SAMPLES)]
+        if configuration.dataset is not None:
+            return list(calibration_inputs(model, configuration))
+        return [model.sample_inputs(1, procedure.seed + 1 + index) for index in range(CALIBRATION_COUNT)]
 
     return LoadSpec(
         precision=Precision(configuration.precision),

@@ -37,6 +37,8 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             centre and size in pixels of the input and scores (batch, labels, places), as two outputs or one after the
             other in one; ``map``: logits (batch, labels, height, width).
         labels_count: Number of labels, without "no object".
+        classes: What they are called: ``imagenet`` (1000, or 1001 with the background first), ``coco`` (80, or 91 by
+            category id), or a text file beside the model's with a name a line; empty where nobody says.
         resize: ``crop``: the short side to ``short_side``, then the middle; ``stretch`` to the input's size;
             ``letterbox``: as large as fits, the rest filled.
         short_side: The short side before the crop, in pixels; 0 takes the input's.
@@ -55,6 +57,7 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     labels_count: int
     resize: Literal["crop", "stretch", "letterbox"]
     source: str
+    classes: str = ""
     short_side: int = 0
     filter: Literal["bilinear", "bicubic"] = "bilinear"
     mean: Triple = (0.0, 0.0, 0.0)
@@ -68,6 +71,8 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         if self.labels_count < 1 or self.top_count < 1 or self.detections_most_count < 1:
             raise ValueError("labels_count, top_count and detections_most_count have to be 1 or more")
+        if self.classes not in ("", "imagenet", "coco") and not self.classes.endswith(".txt"):
+            raise ValueError("classes has to be imagenet, coco, or a .txt file with a name a line")
         if min(self.std) <= 0:
             raise ValueError("std has to be more than 0")
         if not 0 <= self.fill <= 255:
@@ -103,6 +108,8 @@ def facts_of(model: CatalogModel) -> Processing:
         values, where = _known()[name], f"processing of {name}"
     elif name.endswith(".onnx") and beside.is_file():
         values, where = config.read_toml(beside), str(beside)
+        if str(values.get("classes", "")).endswith(".txt"):
+            values["classes"] = str((beside.parent / values["classes"]).resolve())
     else:
         remedy = (
             f"write {beside.name} beside it (docs/pipelines.md)" if name.endswith(".onnx") else "use a model of the "

@@ -121,6 +121,8 @@ def _mark(
         y=accuracy,
         x_low=energy.low,
         x_high=energy.high,
+        y_low=record.figures[figure].low,
+        y_high=record.figures[figure].high,
         colour=colour_of(record.setup.precision),
         symbol=symbols[names.lane(record)],
         hover=[configuration, told, provenance_words(record.figures[basis.gross].provenance)],

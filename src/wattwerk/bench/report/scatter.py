@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from wattwerk.bench.report.base import Spec, axis_unit, base_layout, lines, short
+from wattwerk.bench.report.base import Spec, axis_unit, base_layout, errors, lines, short
 
 #: letters of a line of the key
 _LINE_LENGTH: Final = 42
@@ -25,6 +25,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
         y: Value on the vertical axis.
         x_low: Lower end of its horizontal error bar.
         x_high: Upper end.
+        y_low: Lower end of its vertical error bar.
+        y_high: Upper end.
         colour: A token.
         symbol: Marker.
         hover: Lines shown on pointing at it.
@@ -37,6 +39,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     y: float
     x_low: float | None = None
     x_high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
     colour: str
     symbol: str
     hover: Sequence[str] = ()
@@ -95,7 +99,8 @@ def front_chart(marks: Sequence[Mark], x: Axis, y: Axis) -> Spec:
     x_factor, x_axis = scaled(
         x, [value for mark in marks for value in (mark.x, mark.x_low or mark.x, mark.x_high or mark.x)], log=log
     )
-    y_factor, y_axis = scaled(y, [mark.y for mark in marks], log=False)
+    ends = [end for mark in marks for end in (mark.y, mark.y_low or mark.y, mark.y_high or mark.y)]
+    y_factor, y_axis = scaled(y, ends, log=False)
     layout = base_layout("")
     layout["xaxis"] |= x_axis
     layout["yaxis"] |= y_axis
@@ -136,23 +141,14 @@ def _steps(front: Sequence[Mark], x_factor: float, y_factor: float) -> Spec:
 
 def _trace(mark: Mark, x_factor: float, y_factor: float) -> Spec:
     """Return one point; each is a trace of its own, so that the key has a line for it."""
-    low, high = mark.x_low, mark.x_high
     return {
         "type": "scatter",
         "mode": "markers",
         "name": "<br>".join(html.escape(line) for line in _wrapped(mark.name)),
         "x": [short(mark.x / x_factor)],
         "y": [short(mark.y / y_factor)],
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [short(((mark.x if high is None else high) - mark.x) / x_factor)],
-            "arrayminus": [short((mark.x - (mark.x if low is None else low)) / x_factor)],
-            "color": f"{mark.colour}/90",
-            "thickness": 1.3,
-            "width": 4,
-            "visible": low is not None or high is not None,
-        },
+        "error_x": _bounds(mark.x, mark.x_low, mark.x_high, x_factor, mark.colour),
+        "error_y": _bounds(mark.y, mark.y_low, mark.y_high, y_factor, mark.colour),
         "marker": {
             "symbol": mark.symbol + ("-open" if mark.modelled else ""),
             "size": 12 if mark.chosen else 8,
@@ -164,3 +160,7 @@ def _trace(mark: Mark, x_factor: float, y_factor: float) -> Spec:
         "hovertemplate": "%{hovertext}<extra></extra>",
         "showlegend": mark.chosen,
     }
+
+
+def _bounds(value: float, low: float | None, high: float | None, factor: float, colour: str) -> Spec:
+    return errors([(value, low, high)], factor, f"{colour}/90")

@@ -22,6 +22,7 @@ Row = list[str | float | None]
 
 #: first letters that a spreadsheet takes for a formula
 _FORMULA: Final = ("=", "+", "-", "@")
+_PLAIN_LETTERS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 
 
 def table_of(spec: Spec) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def table_of(spec: Spec) -> dict[str, Any]:
     layout = spec["layout"]
     x, y = (_title(layout[axis]) for axis in ("xaxis", "yaxis"))
     lying = any(trace.get("orientation") == "h" for trace in spec["data"])
-    value, other = (x, t("Precision")) if lying else (y, x)
+    value, other = (x, t("bar")) if lying else (y, x)
     unit = _unit(value)
     head = [t("group"), t("series"), other, value, t("lower bound") + unit, t("upper bound") + unit]
     head += [t("modelled"), t("as shown")]
@@ -132,6 +133,6 @@ def _row_names(place: float, layout: Spec) -> tuple[str, str]:
 
 
 def file_name(section: Section, chart: Chart, number: int) -> str:
-    """Return the name of a chart's files without their ending: ``03-latency-mobilenet-v2-batch-1``."""
-    words = re.findall(r"\w+", chart.title.lower(), re.ASCII)
-    return f"{number:02}-{section.key}-{'-'.join(words)}"[:80].rstrip("-")
+    """Return the name of a chart's files without their ending: ``03-latency-by-model-and-platform-resnet-50``."""
+    told = f"{section.title} {chart.title}".lower().translate(_PLAIN_LETTERS)
+    return f"{number:02}-{'-'.join(re.findall(r'[a-z0-9]+', told))}"[:100].rstrip("-")

@@ -41,6 +41,7 @@
       await Plotly.react(element, data, layout, config);
       if (!element.dataset.drawn) {
         state.drawn += 1;
+        if (state.drawn === 1) performance.mark("first chart");
         makeScalable(element);
         element.on("plotly_afterplot", () => makeScalable(element));
       }
@@ -51,8 +52,10 @@
       console.error(error);
     }
     element.querySelectorAll(".waiting").forEach((each) => each.remove());
-    if (state.drawn + state.failed === state.total)
+    if (state.drawn + state.failed === state.total) {
+      if (document.documentElement.dataset.charts === "waiting") performance.mark("all charts");
       document.documentElement.dataset.charts = state.failed ? "failed" : "drawn";
+    }
   };
 
   // ---- one chart as a picture, with its title and key, or as its values
