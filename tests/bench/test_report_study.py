@@ -290,6 +290,9 @@ def test_published_values_are_outlined_and_never_ranked():
     assert marks["x"][-2:] == [62.0, 62.0]  # i7-13700: the middle of 59 to 65; RTX 4090
     assert marks["marker"]["color"][-2:] == ["@surface", "@surface"]
     assert _texts(chart)[-2].strip() == "59.0–65.0 %"
+    with speaking("de"):
+        german = _section(records, "cpu-load", published=ipa_study()).charts[0]
+    assert _texts(german)[-2].strip() == "59,0–65,0 %"
     assert chart.spec["layout"]["yaxis"]["ticktext"][-1] == "published"
     plain, laid = (
         re.search(r'<section id="summary".*?</section>', render_report(records, with_study=w)).group()

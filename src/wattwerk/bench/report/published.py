@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from wattwerk.bench.report.bars import Bar
-from wattwerk.language import localised, t
+from wattwerk.language import t
 from wattwerk.units import format_value
 
 #: unit in the file -> its value in SI units, a ratio as a fraction of one
@@ -154,4 +154,4 @@ def published_bar(value: Published, figure: str, *, label: str | None = None, te
 def _range(value: Published, figure: str) -> str:
     low, high = format_value(figure, value.low), format_value(figure, value.high)
     unit = high.partition(" ")[2]
-    return localised(f"{low.removesuffix(unit).strip()}–{high}") if low.endswith(unit) else f"{low} – {high}"
+    return f"{low.removesuffix(unit).strip()}–{high}" if low.endswith(unit) else f"{low} – {high}"
