@@ -297,9 +297,9 @@ def test_fifty_kills_lose_no_finished_configuration(tiny_onnx: Path, tmp_path: P
     finished.add(first.stdout.readline().strip())
     first.kill()
     first.communicate(timeout=20)
-    for _ in range(25):  # two sweeps at a time, in one store
+    for _ in range(17):  # three sweeps at a time, in one store
         before = {p.pid for p in psutil.process_iter()}
-        runs = [start() for _ in range(2)]
+        runs = [start() for _ in range(3)]
         deadline = time.monotonic() + moments.uniform(0.3, 6.0)
         while time.monotonic() < deadline:
             seen |= bool(_left_over(before))
