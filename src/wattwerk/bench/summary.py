@@ -170,13 +170,14 @@ def _exclusion_sentences(records: Sequence[Record], names: Names) -> list[str]:
         mine = [record for record in records if record.status is status and status is not Status.OK]
         reasons = Counter(map(_reason, mine))
         if reasons:
-            common = reasons.most_common(3)
+            # a fourth and last one takes no more room than its number
+            common = reasons.most_common(4 if len(reasons) == 4 else 3)
             who = {_reason(r): f" ({r.subject.name}, {names.configuration(r)})" for r in mine}
             alone = len(records) == 1  # nothing else could be meant
             told = "; ".join(
                 f"{reason} ({n}×)" if n > 1 else f"{reason}{'' if alone else who[reason]}" for reason, n in common
             )
-            more = t("; and {count} more reasons", count=len(reasons) - 3) if len(reasons) > 3 else ""
+            more = t("; and {count} more reasons", count=len(reasons) - 3) if len(reasons) > 4 else ""
             words = t("invalid (kept, shown, not ranked)") if status is Status.INVALID else status_words(status)
             counted = t("{count} of {all} {words}", count=reasons.total(), all=len(records), words=words)
             sentences.append(f"{counted}: {told}{more}.")
