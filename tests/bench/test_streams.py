@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.bench.conftest import SHORT
 
 from wattwerk.bench import plan
@@ -13,6 +14,7 @@ from wattwerk.bench.streams import run_together
 from wattwerk.bench.summary import summarise
 from wattwerk.errors import ConfigError
 from wattwerk.records import Provenance, Record, Status
+from wattwerk.records import measured as as_measured
 from wattwerk.store import Store
 
 
@@ -63,7 +65,9 @@ def test_what_streams_share_adds_up(tiny_onnx: Path) -> None:
     low, high = sorted(record.value(f"stream{n}_latency_p50_s") or 0 for n in numbers)[::2]
     assert low <= (record.value("latency_p50_s") or 0) <= high
     assert "streams_count" not in records[1].figures
-    assert "3 streams" in " ".join(summarise(list(records.values())).sentences)
+    # which number of streams is best is the machine's business: here three are, so that the summary has to name them
+    best = replace(record, status=Status.OK, figures=record.figures | {"throughput_per_s": as_measured(1e9)})
+    assert "3 streams" in " ".join(summarise([records[1], best]).sentences)
 
 
 @pytest.mark.parametrize(

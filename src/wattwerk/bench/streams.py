@@ -19,7 +19,7 @@ from wattwerk.bench.worker import Block, Measurement
 from wattwerk.errors import UnavailableError
 from wattwerk.metering.statistics import percentiles
 from wattwerk.records import Figure, Provenance, derived, measured
-from wattwerk.runtimes import RUNTIMES
+from wattwerk.runtimes import RUNTIMES, Runtime
 from wattwerk.runtimes.base import Session
 
 #: Families whose sessions in one process share an interpreter and one queue of the device, so that nothing overlaps.
@@ -38,18 +38,31 @@ class StreamsMeasurement(Measurement, frozen=True, kw_only=True):
     streams: tuple[array[int], ...]
 
 
+def threaded_runtime(name: str, what: str) -> type[Runtime]:
+    """Return a runtime whose sessions run side by side in threads of one process.
+
+    Args:
+        name: The runtime's name.
+        what: What would run side by side, in the plural.
+
+    Raises:
+        UnavailableError: Its sessions cannot.
+    """
+    runtime = RUNTIMES.load(name)
+    if runtime.family in SERIAL:
+        raise UnavailableError(
+            f"{name} does not run several {what} side by side in one process", "use onnxruntime or openvino"
+        )
+    return runtime
+
+
 def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[str], None]) -> StreamsMeasurement:
     """Run as many sessions as streams, each in a thread of its own, all from one moment on.
 
     Raises:
         UnavailableError: The runtime cannot run streams side by side in threads.
     """
-    runtime = RUNTIMES.load(configuration.runtime)
-    if runtime.family in SERIAL:
-        raise UnavailableError(
-            f"{configuration.runtime} does not run several streams side by side in one process",
-            "use onnxruntime or openvino",
-        )
+    runtime = threaded_runtime(configuration.runtime, "streams")
     reset = worker.reset_memory_peak()
     tell(f"loading {configuration.streams} times")
     model = worker.model_of(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)

@@ -20,13 +20,11 @@ from wattwerk.bench import worker
 from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.pipeline_figures import alone
 from wattwerk.bench.scenario import Configuration, Procedure
-from wattwerk.bench.streams import SERIAL, durations, run_together
+from wattwerk.bench.streams import durations, run_together, threaded_runtime
 from wattwerk.bench.timing import quiet, run_for, time_calls
 from wattwerk.bench.worker import Block, Measurement, PhaseRun
-from wattwerk.errors import UnavailableError
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Figure, Provenance, Status, Subject, derived, measured
-from wattwerk.runtimes import RUNTIMES
 from wattwerk.runtimes.base import Effective, Session
 
 #: What a record keeps of the run of its model alone.
@@ -77,12 +75,7 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
     Raises:
         UnavailableError: The runtime cannot run models side by side in threads.
     """
-    runtime = RUNTIMES.load(configuration.runtime)
-    if runtime.family in SERIAL:
-        raise UnavailableError(
-            f"{configuration.runtime} does not run several models side by side in one process",
-            "use onnxruntime or openvino",
-        )
+    runtime = threaded_runtime(configuration.runtime, "models")
     reset = worker.reset_memory_peak()
     tell("loading")
     references = references_of(configuration)
