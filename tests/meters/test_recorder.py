@@ -72,6 +72,18 @@ def test_samples_sit_on_ticks() -> None:
     assert 20 <= len(trace.time_ns) <= 27
 
 
+def test_a_read_that_was_held_up_tells_from_when_to_when() -> None:
+    """Where a read takes long, as when a busy machine interrupts it, the sample spans it; else it does not."""
+    with Recorder([fake(delay_s=0.03)], rate_hz=20) as recorder:
+        time.sleep(0.5)
+        held = recorder.trace()
+    with Recorder([fake()], rate_hz=20) as recorder:
+        time.sleep(0.5)
+        quick = recorder.trace()
+    assert np.min(held.time_ns - held.unmoved_ns) >= 30_000_000
+    assert np.min(quick.time_ns - quick.unmoved_ns) == 0
+
+
 def test_without_ticks_the_rate_is_kept() -> None:
     """At 50 Hz samples come 20 ms apart."""
     with Recorder([HOST], rate_hz=50) as recorder:

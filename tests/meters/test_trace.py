@@ -108,6 +108,22 @@ def test_bounds_of_an_integrated_gauge_hold_the_truth(
     assert energy.provenance is Provenance.DERIVED
 
 
+@settings(max_examples=150, deadline=None)
+@given(profiles, st.floats(1.0, 8.0), st.floats(0.03, 0.5), seeds)
+def test_bounds_of_a_counter_whose_reads_were_held_up_hold_the_truth(
+    profile: Profile, start: float, length: float, seed: int
+) -> None:
+    """Every third read takes up to 15 ms, nobody knows when in it the value was taken: the bounds hold."""
+    rng = np.random.default_rng(seed)
+    began_s = np.cumsum(rng.uniform(0.02, 0.03, 360))
+    took_s = rng.uniform(0, 0.015, 360) * (rng.random(360) < 1 / 3)
+    values = profile.energy_j(began_s + took_s * rng.random(360))
+    trace = Trace([SMOOTH], [ns(t) for t in began_s + took_s], values[:, None], [ns(t) for t in began_s])
+    energy = trace.energy("cpu0_energy_j", ns(start), ns(start + length))
+    truth = float(profile.energy_j(start + length) - profile.energy_j(start))
+    assert energy.low_j - 1e-5 <= truth <= energy.high_j + 1e-5
+
+
 @settings(max_examples=50, deadline=None)
 @given(profiles, intervals)
 def test_a_smooth_counter_is_exact_at_its_samples(profile: Profile, interval: tuple[float, float]) -> None:

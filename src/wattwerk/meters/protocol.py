@@ -92,7 +92,7 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 def row_format(columns: int) -> struct.Struct:
-    """Return the layout of a row: time, time at which the locked counter was last seen unmoved, then the values."""
+    """Return the layout of a row: its two times, as ``Trace`` explains them, then the values."""
     return struct.Struct(f"<qq{columns}d")
 
 

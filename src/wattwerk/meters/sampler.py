@@ -36,6 +36,7 @@ from wattwerk.units import times
 
 _OPEN_S: Final = 30.0
 _HANG_NS: Final = 2_000_000_000
+_EXACT_NS: Final = 500_000  # reads that took less count as one moment
 _WATCH_S: Final = 0.5
 _SLICE_S: Final = 0.1
 _JOB_POLL_S: Final = 0.002
@@ -326,10 +327,10 @@ class Sampler:
         edge = self._search() if search else None
         time_ns = edge.time_ns if edge else time.perf_counter_ns()
         values = [value for source in self.sources for value in self._read(source, generation)]
-        unmoved_ns = self._align(time_ns, edge, values)
+        ended_ns, unmoved_ns = self._align(time_ns, edge, values)
         with self._guard:
             if generation == self._generation:
-                self._rows.append(time_ns, unmoved_ns, values)
+                self._rows.append(ended_ns, unmoved_ns, values)
         return time_ns
 
     def _search(self) -> Edge | None:
@@ -357,16 +358,21 @@ class Sampler:
             source.hung = False  # a thread that was left behind came back: so did the meter
         return values
 
-    def _align(self, time_ns: int, edge: Edge | None, values: list[float]) -> int:
-        """Make the locked counter's value that of the edge, and return when it was last seen unmoved."""
+    def _align(self, time_ns: int, edge: Edge | None, values: list[float]) -> tuple[int, int]:
+        """Make the locked counter's value that of the edge; return the row's two times.
+
+        Without a locked counter they are those at which the reads ended and began, where it matters: a busy machine
+        takes the processor away in the middle of a read now and then.
+        """
         if self._lock is None or self._leader is None:
-            return time_ns
+            ended_ns = time.perf_counter_ns()
+            return (ended_ns if ended_ns - time_ns > _EXACT_NS else time_ns), time_ns
         names = [channel.name for source in self.sources for channel in source.channels]
         column = names.index(self._leader[1].name)
         if edge is None:
-            return self._lock.observe(time_ns, values[column])
+            return time_ns, self._lock.observe(time_ns, values[column])
         values[column] = edge.value  # read again a moment later it may have moved once more
-        return edge.unmoved_ns
+        return time_ns, edge.unmoved_ns
 
 
 def _listen(sampler: Sampler, told: list[bool]) -> None:

@@ -61,8 +61,8 @@ class Trace:
         channels: The columns.
         time_ns: int64 (samples,): ``time.perf_counter_ns`` of each sample, growing.
         values: float64 (samples, channels), SI units; NaN where a meter gave nothing.
-        unmoved_ns: int64 (samples,): when the locked counter was last seen with its value before; in the samples of a
-            slow meter, when the read began.
+        unmoved_ns: int64 (samples,): when the locked counter was last seen with its value before; where none is locked,
+            and in the samples of a slow meter, when the read began.
         locked: Name of the counter whose ticks the samples follow, if any.
         slow: Names of the channels of slow meters, each of which has samples of its own.
     """
@@ -294,9 +294,13 @@ class Trace:
         column = self.values[:, self.channels.index(about)]
         valid = np.isfinite(column)
         times = self.time_ns[valid]
-        if about.name in self.slow:  # somewhere between the read's beginning and its end
+        if self._spans(about):  # somewhere between the read's beginning and its end
             times = times - (times - self.unmoved_ns[valid]) // 2
         return times, column[valid]
+
+    def _spans(self, about: Channel) -> bool:
+        """Whether the two times of a sample are those of the beginning and the end of this channel's read."""
+        return about.name in self.slow or self.locked is None
 
     def _inside(self, channel: str, start_ns: int, end_ns: int) -> Floats:
         times, values = self._valid(self.channel(channel))
@@ -309,7 +313,7 @@ class Trace:
         """Return the points of a counter at which energy and time are both known."""
         valid = np.isfinite(self.values[:, self.channels.index(about)])
         times, values = self._valid(about)
-        if about.name in self.slow:
+        if about.name in self.slow or (self._spans(about) and not about.tick_s):
             return Anchors(self.unmoved_ns[valid], self.time_ns[valid], values, 0.0)
         if not about.tick_s:
             return Anchors(times, times, values, 0.0)
