@@ -131,7 +131,7 @@ class Estimator:
         """Return how long all of it takes at least and at most."""
         doubt = _SURE if basis == "this configuration" else _DOUBT
         slow = procedure.slow_above_s / iterations[0]  # beyond it fewer iterations are made
-        edges = [slow * share for share in (0.999, 1.001) if 1 / doubt < slow < doubt]
+        edges = [edge for edge in (0.999 * slow, 1.001 * slow) if 1 / doubt < edge < doubt]
         found = [
             self._lengths_s(configuration, procedure, iterations, factor, bound)[1]
             for factor in (1 / doubt, 1.0, doubt, *edges)
@@ -209,14 +209,14 @@ class Estimator:
             if _exact(configuration) in self._whole:
                 yield "its whole time from records"
             elif most > 1:
-                whence = "from records" if configuration.load.scenario in self._runs else "as usual"
-                yield f"{runs:g} run{'' if runs == 1 else 's'} of LoadGen {whence}, at most {most:g}"
+                whence = "from records" if configuration.load.scenario in self._runs else "usual"
+                yield f"{runs:g} run{'' if runs == 1 else 's'} ({whence}, at most {most:g})"
         if configuration.streams > 1 or configuration.beside:
-            yield "at once: as long as asked for, at most in turn"
+            yield "at worst in turn"
         if configuration.dataset is not None:
             known = self._photo_of_dataset_s(configuration)[1]
-            whence = f"from records of {known}" if known else "as usual"
-            yield f"{kinds.photos_count(configuration)} photos, each {whence}"
+            whence = f"records of {known}" if known else "usual time"
+            yield f"{kinds.photos_count(configuration)} photos ({whence})"
 
     def _times_s(self, configuration: Configuration, iteration_s: float, factor: float = 1.0) -> list[float]:
         """Return how long an iteration of each loop takes: of the whole, and of each phase of a pipeline."""

@@ -81,7 +81,9 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         more = [
             f"{len(self.rows) - count} would take too long" if len(self.rows) > count else "",
             f"{lacking} cannot run on this machine" if lacking else "",
-            f"{self.excluded_count} are excluded by its rules" if self.excluded_count else "",
+            f"{self.excluded_count} {'is' if self.excluded_count == 1 else 'are'} excluded by its rules"
+            if self.excluded_count
+            else "",
         ]
         told = ", ".join(each for each in more if each)
         return f"{text}; of the others {told}" if told else text
