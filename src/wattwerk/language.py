@@ -107,7 +107,10 @@ def _recorded(text: str, language: str) -> str | None:
     for pattern, other in recorded_texts(language):
         if match := pattern.fullmatch(text):
             return other.format(**{name: _part(name, part, language) for name, part in match.groupdict().items()})
-    return _list(text, ", ", language) or _after_name(text, language) or _with_remedy(text, language)
+    if told := _list(text, ", ", language) or _after_name(text, language):
+        return told
+    found = [told for mark in ("; ", ": ") if (told := _as_far_as_known(text, mark, language))]
+    return min(found, key=_foreign_length, default=None)
 
 
 def _after_name(text: str, language: str) -> str | None:
@@ -117,13 +120,17 @@ def _after_name(text: str, language: str) -> str | None:
     return f"{name}: {known}" if known else None
 
 
-def _with_remedy(text: str, language: str) -> str | None:
-    """Return the translation of what failed and, after a colon, what to do; what is not known of that is marked."""
-    parts = text.split(": ")
+def _foreign_length(text: str) -> int:
+    return sum(len(part.partition(FOREIGN[1])[0]) for part in text.split(FOREIGN[0])[1:])
+
+
+def _as_far_as_known(text: str, mark: str, language: str) -> str | None:
+    """Return the translation of the front, such as what failed, with the rest marked if it is not known."""
+    parts = text.split(mark)
     for count in range(len(parts) - 1, 0, -1):
-        if front := _recorded(": ".join(parts[:count]), language):
-            rest = ": ".join(parts[count:])
-            return f"{front}: {_recorded(rest, language) or f'{FOREIGN[0]}{rest}{FOREIGN[1]}'}"
+        if front := _recorded(mark.join(parts[:count]), language):
+            rest = mark.join(parts[count:])
+            return f"{front}{mark}{_recorded(rest, language) or f'{FOREIGN[0]}{rest}{FOREIGN[1]}'}"
     return None
 
 
@@ -161,7 +168,9 @@ def recorded_texts(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
 
 def _pattern(text: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", text)
-    named = (f"(?P<{part}>.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
+    # only what others said may hold a semicolon: else it is where the next text begins
+    wild = {part: ".+?" if part in _SENTENCES else "[^;]+?" for part in parts[1::2]}
+    named = (f"(?P<{part}>{wild[part]})" if index % 2 else re.escape(part) for index, part in enumerate(parts))
     return re.compile("".join(named), re.DOTALL)
 
 

@@ -128,6 +128,11 @@ def test_streams_and_models_at_once_follow_their_own_loops() -> None:
     assert both.measuring_s == pytest.approx(at_once_s + loop_s(LIMITED, 0.01) + loop_s(LIMITED, 0.02))
     assert both.iteration_s == pytest.approx(0.03)
     assert both.basis == "this configuration"
+    beside = record(msgspec.structs.replace(plain, beside=("vit-b-16",)), 0.05)
+    beside = msgspec.structs.replace(
+        beside, subject=Subject("vit-b-16"), figures=beside.figures | {"alone_latency_p50_s": measured(0.04)}
+    )
+    assert Estimator("", [beside]).iteration_s(other) == (pytest.approx(0.04), "this configuration")
     slow = estimator.expect(
         msgspec.structs.replace(plain, streams=3), msgspec.structs.replace(LIMITED, windows=2, window_s=0.1)
     )
@@ -148,6 +153,8 @@ def test_a_search_counts_its_runs_and_learns_them() -> None:
     assert found.measuring_s == pytest.approx(8 * 10 + rests_s(LIMITED) + 0.5 + 20 * 0.01)
     assert 20 < found.low_s < 25
     assert found.high_s > 15 * 10
+    short = estimator.expect(server(0.5), LIMITED)  # 100 queries at 1/32 of the load take 32 s, twice that at most
+    assert short.high_s > 3 * 64 > short.total_s
     assert found.more == ("8 runs (usual, at most 15)",)
     done = record(server(10.0), 0.01)
     protocol = done.setup.protocol | {"probes": 5, "attempts": 1}

@@ -23,6 +23,7 @@ from wattwerk.bench.estimate_guess import guess_s
 from wattwerk.bench.estimate_records import configuration_of, duration_s, procedure_of
 from wattwerk.bench.pipeline import PHASES
 from wattwerk.bench.scenario import Configuration, Procedure
+from wattwerk.catalog import models
 from wattwerk.machine import cpu_name
 from wattwerk.records import Record, Status
 
@@ -154,8 +155,8 @@ class Estimator:
         its = configuration
         times = [each * factor for each in iterations]
         around_s = self._latest(self._around, its.runtime, _AROUND_S) * _DOUBT**bound
-        models = [msgspec.structs.replace(its, model=model, beside=()) for model in (its.model, *its.beside)]
-        around_s += sum(self.load_s(each) for each in models) * kinds.sessions_of(its) * _LOAD_DOUBT**bound
+        alone = [msgspec.structs.replace(its, model=model, beside=()) for model in (its.model, *its.beside)]
+        around_s += sum(self.load_s(each) for each in alone) * kinds.sessions_of(its) * _LOAD_DOUBT**bound
         measuring_s = self._measuring_s(its, procedure, times, factor, bound)
         return measuring_s, measuring_s + around_s + self._accuracy_s(its, times[0], bound)
 
@@ -164,9 +165,8 @@ class Estimator:
     ) -> float:
         if configuration.load is not None:
             runs = self._runs_of(configuration)[bound + 1]
-            return kinds.load_s(
-                configuration.load, procedure, times[0] / configuration.batch, configuration.batch, runs
-            )
+            batch = configuration.batch
+            return kinds.load_s(configuration.load, procedure, times[0] / batch, batch, runs, worst=bound > 0)
         if configuration.streams > 1:
             return kinds.streams_s(procedure, times[0], configuration.streams)
         if configuration.beside:
@@ -259,8 +259,11 @@ class Estimator:
     def learn(self, record: Record) -> None:
         """Learn from a record, if it is one of this machine with what is needed."""
         configuration = configuration_of(record)
-        if configuration is None or configuration.beside or not self._is_here(record):
-            return  # of a model beside others the configuration names the first one only
+        if configuration is None or not self._is_here(record):
+            return
+        if configuration.beside:
+            self._learn_alone(record, configuration)
+            return
         if record.status is Status.SKIPPED:
             self._learn_iteration(configuration, record.setup.protocol.get("iteration_s"))
         if record.status not in (Status.OK, Status.INVALID):
@@ -287,6 +290,14 @@ class Estimator:
         if isinstance(iteration_s, float) and iteration_s > 0:
             for _, key in _keys(configuration):
                 self._iteration[key].append(iteration_s / guess_s(configuration, self._accelerator))
+
+    def _learn_alone(self, record: Record, configuration: Configuration) -> None:
+        """Learn from one of several models at once what it did alone; the configuration names the first one."""
+        for model in (configuration.model, *configuration.beside):
+            if models.bare_subject(model).name == record.subject.name:
+                alone = msgspec.structs.replace(configuration, model=model, beside=())
+                self._learn_iteration(alone, record.value("alone_latency_p50_s"))
+                return
 
     def _learn_photos(self, record: Record, configuration: Configuration) -> None:
         found = [(record.value(f"{phase}_p50_s") or 0.0) / configuration.batch for phase in (PHASES[0], PHASES[2])]

@@ -14,6 +14,7 @@ from typing import Final
 from wattwerk.bench import dataset
 from wattwerk.bench.duration import fitted, loop_s, rests_s, windows_s
 from wattwerk.bench.load import Load, Scenario, sizes_of
+from wattwerk.bench.load_search import LOWEST_RATIO
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.errors import WattwerkError
 
@@ -63,7 +64,7 @@ def together_s(procedure: Procedure, times_s: Sequence[float]) -> float:
     return rests_s(procedure) + sum(loop_s(procedure, each) for each in times_s) + windows_s(procedure, sum(times_s))
 
 
-def load_s(load: Load, procedure: Procedure, sample_s: float, batch: int, runs: float) -> float:
+def load_s(load: Load, procedure: Procedure, sample_s: float, batch: int, runs: float, *, worst: bool = False) -> float:
     """Return how long a load takes, in seconds.
 
     Args:
@@ -72,14 +73,20 @@ def load_s(load: Load, procedure: Procedure, sample_s: float, batch: int, runs: 
         sample_s: A sample's time, in seconds.
         batch: Most samples that run together.
         runs: Runs of LoadGen.
+        worst: Whether a search goes down to the lowest load that is tried, where queries come most slowly, and runs
+            there once more.
     """
-    busy = _BUSY if load.scenario == "server" else 1.0
-    run_s = max(load.min_duration_s, load.min_query_count * load.samples_per_query * sample_s / busy)
+    least_s, queries_s = load.min_duration_s, load.min_query_count * load.samples_per_query * sample_s
+    usual_s = max(least_s, queries_s / (_BUSY if load.scenario == "server" else 1.0))
+    runs_s = [usual_s] * math.ceil(runs)
+    if worst and load.scenario == "server":
+        halved = [max(least_s, queries_s * 2**step) for step in range(1, round(math.log2(1 / LOWEST_RATIO)) + 1)]
+        runs_s = [*halved, halved[-1], *runs_s[len(halved) + 1 :]]  # the one that counts is at that load too
     calls_s = sum(
         max(procedure.warmup * size * sample_s, procedure.warmup_s) + _TIMED * size * sample_s
         for size in sizes_of(load, batch)
     )
-    return rests_s(procedure) + calls_s + runs * run_s
+    return rests_s(procedure) + calls_s + sum(runs_s)
 
 
 def photos_count(configuration: Configuration) -> int:
