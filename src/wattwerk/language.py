@@ -30,6 +30,7 @@ FOREIGN: Final = ("\u2068", "\u2069")
 _SENTENCES: Final = frozenset({"error", "reason", "words"})
 #: what may stand before a recorded text and a colon: a meter, a channel, a kind of error
 _NAME: Final = re.compile(r"\[?[A-Za-z][\w.-]*\]?")
+_MOST_PARTS: Final = 50
 _NUMBER: Final = re.compile(r"[+-]?[\d.]+ ?(%|[a-zA-Zµ]{1,2})?")
 _language: ContextVar[str] = ContextVar("language", default="en")
 
@@ -95,7 +96,8 @@ def recorded(text: str) -> str:
     """
     if _language.get() == "en" or not text:
         return text
-    found = _recorded(text, _language.get())
+    known = len(re.findall("[:;,] ", text)) <= _MOST_PARTS  # what is longer is none of ours
+    found = _recorded(text, _language.get()) if known else None
     return f"{FOREIGN[0]}{text}{FOREIGN[1]}" if found is None else found
 
 

@@ -130,21 +130,6 @@ def test_models_at_once_are_one_for_rules_and_parts(tmp_path: Path) -> None:
     assert [len(each.configuration.beside) for each in course.excluded] == [1]
 
 
-def test_a_runtime_that_cannot_run_models_at_once_is_named(tmp_path: Path) -> None:
-    """PyTorch by name is an error of the file; among all runtimes it is left out with the reason."""
-    pytest.importorskip("torch")
-    text = write_study(tmp_path).read_text(encoding="utf-8")
-    path = tmp_path / "mine.toml"
-    path.write_text(text + 'runtimes = ["torch"]\n', encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"\(both\): key runtimes: torch does not run several models") as caught:
-        planned(path)
-    assert caught.value.remedy == "use onnxruntime or openvino"
-    path.write_text(text + 'runtimes = ["all"]\n', encoding="utf-8")
-    course = planned(path).course
-    assert course is not None
-    assert any("torch does not run several models" in each.reason for each in course.left_out)
-
-
 @pytest.mark.slow
 def test_a_killed_study_of_all_kinds_goes_on_where_it_was(tmp_path: Path) -> None:
     """After SIGKILL, --resume from another folder measures the rest, with accuracy, and repeats nothing."""

@@ -9,7 +9,6 @@ import msgspec
 
 from wattwerk.bench import plan
 from wattwerk.bench.scenario import Configuration, Course, LeftOut, Procedure, Sweep, new_sweep
-from wattwerk.bench.streams import SERIAL
 from wattwerk.bench.study import ALL, AUTO, Block, Checked, Rule
 from wattwerk.errors import ConfigError, UnavailableError, WattwerkError
 from wattwerk.runtimes import RUNTIMES, Runtime
@@ -144,13 +143,6 @@ def _expanded(
             if probe.remedy:
                 reason = f"the runtime {name} is not available ({probe.detail}): {probe.remedy}"
             yield from _lacking(block, name, block.devices, block.precisions, reason)
-            continue
-        if runtime.family in SERIAL and block.kind in ("streams", "together"):
-            several = "streams" if block.kind == "streams" else "models"
-            refusal = f"{name} does not run several {several} side by side in one process"
-            if name in block.runtimes:
-                raise ConfigError(f"{where}: key runtimes: {refusal}", "use onnxruntime or openvino")
-            yield from _lacking(block, name, block.devices, block.precisions, refusal)
             continue
         known = runtime.devices()
         for asked in block.devices:
