@@ -92,6 +92,7 @@ def bar_chart(
         "range": [min(starts) / factor * 1.1, span * (1.12 + 0.032 * longest)],
         "tickformat": "~s" if span >= 10_000 else "",
     }
+    layout["margin"]["l"] = 8  # the page knows how wide the labels are
     layout["yaxis"] |= {
         "range": [places + 0.1, -0.6],
         "tickvals": [row for row, bar in rows if not bar.secondary],
