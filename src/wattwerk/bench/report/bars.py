@@ -147,6 +147,11 @@ def _layout(
     return rows, headers, place - 0.4
 
 
+def has_published(spec: Spec) -> bool:
+    """Tell whether a chart has bars that somebody else published: outlines, filled with the surface alone."""
+    return any("@surface" in trace["marker"]["color"] for trace in spec["data"] if trace["type"] == "bar")
+
+
 def _bars(rows: Sequence[tuple[float, Bar]], factor: float) -> Spec:
     bars = [bar for _, bar in rows]
     colours = [bar.colour for bar in bars]
