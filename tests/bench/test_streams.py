@@ -38,6 +38,22 @@ def test_an_error_in_one_stream_is_raised() -> None:
         run_together([lambda: time.sleep(0.01), failing], 0.05, 1)
 
 
+def test_an_error_in_the_first_call_of_a_stream_holds_nobody_up() -> None:
+    """Where a thread fails before all have begun, the others do not wait for it for ever, nor begin."""
+    calls = 0
+
+    def counted() -> None:
+        nonlocal calls
+        calls += 1
+
+    def failing() -> None:
+        raise MemoryError("no room for its plans")
+
+    with pytest.raises(MemoryError, match="no room for its plans"):
+        run_together([counted, failing], 60.0, 1)
+    assert calls == 2
+
+
 def measured(model: Path, *streams: int, **fields: object) -> dict[int, Record]:
     """Measure a model with these numbers of streams."""
     plain = {"model": str(model), "runtime": "onnxruntime", "precision": "fp32", "batch": 2, "device": "cpu"}
@@ -81,10 +97,3 @@ def test_what_streams_cannot_be_is_refused(tiny_onnx: Path, asked: dict[str, obj
     """Numbers that cannot be and a load beside streams are errors before anything runs."""
     with pytest.raises(ConfigError, match=told):
         plan.configurations_of(plan.to_request({"models": (str(tiny_onnx),)} | asked))
-
-
-def test_a_runtime_that_cannot_run_streams_is_refused(tiny_onnx: Path) -> None:
-    """PyTorch's sessions share one interpreter and one queue of the device, so that streams would tell nothing."""
-    pytest.importorskip("torch")
-    with pytest.raises(ConfigError, match="torch does not run several streams"):
-        plan.configurations_of(plan.to_request({"models": ("mobilenet-v2",), "runtimes": ("torch",), "streams": (2,)}))

@@ -7,12 +7,14 @@ tf32 5e-3, fp16 1e-2, bf16 5e-2. Int8 is judged by the direction of the output v
 from __future__ import annotations
 
 import importlib
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from wattwerk.bench.streams import run_together
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.runtimes import RUNTIMES
 from wattwerk.runtimes.base import LoadSpec, Precision, Session
@@ -83,6 +85,24 @@ def test_session(name: str, device: str, precision: Precision, small_model: Smal
     finally:
         session.close()
     session.close()
+
+
+@pytest.mark.parametrize(("name", "device", "precision"), cases())
+def test_sessions_side_by_side(name: str, device: str, precision: Precision, small_model: SmallModel) -> None:
+    """Sessions that are called at the same time from threads of their own compute what each computes alone."""
+    inputs = [small_model.samples(2, seed=seed) for seed in (1, 2)]
+    with ExitStack() as stack:
+        sessions = [load(small_model, name, device, precision, concurrent=True) for _ in inputs]
+        for session in sessions:
+            stack.callback(session.close)
+        alone = [session.outputs(own)["scores"] for session, own in zip(sessions, inputs, strict=True)]
+        assert np.abs(alone[0] - alone[1]).max() > 0
+        calls = [session.bind(own) for session, own in zip(sessions, inputs, strict=True)]
+        _, ends = run_together(calls, 0.1, 20)
+        assert min(len(each) for each in ends) >= 20
+        for session, expected in zip(sessions, alone, strict=True):
+            assert_close(session.bound_outputs()["scores"], expected, precision)
+            assert session.effective.precision is precision
 
 
 @pytest.mark.parametrize(

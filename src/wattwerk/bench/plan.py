@@ -13,7 +13,6 @@ from wattwerk.bench import load
 from wattwerk.bench.accuracy_setup import check_dataset, with_dataset
 from wattwerk.bench.pipeline_setup import processings_of, with_processings
 from wattwerk.bench.scenario import DEFAULT_RUNTIME, FULL, QUICK, Configuration, Procedure, product, set_of
-from wattwerk.bench.streams import SERIAL
 from wattwerk.catalog import models
 from wattwerk.errors import ConfigError, UnavailableError
 from wattwerk.registry import suggestion
@@ -169,11 +168,6 @@ def _together(found: Sequence[Configuration], request: Request) -> list[Configur
              "--weights": request.weights}  # fmt: skip
     if other := next((option for option, there in asked.items() if there), None):
         raise ConfigError(f"--together does not go with {other}", "leave one of them out")
-    for name in _runtime_names(request.runtimes):
-        if RUNTIMES.load(name).family in SERIAL:
-            raise ConfigError(
-                f"{name} does not run several models side by side in one process", "use onnxruntime or openvino"
-            )
     return [msgspec.structs.replace(each, beside=request.models[1:]) for each in found]
 
 
@@ -184,11 +178,6 @@ def _at_once(found: Sequence[Configuration], request: Request) -> list[Configura
             raise ConfigError(f"{count} streams are not possible", f"use 1 to {_MOST_STREAMS}")
         if count > 1 and request.scenarios:
             raise ConfigError("--streams and --scenario are different measurements", "leave one of them out")
-    for name in _runtime_names(request.runtimes) if max(request.streams, default=1) > 1 else ():
-        if RUNTIMES.load(name).family in SERIAL:
-            raise ConfigError(
-                f"{name} does not run several streams side by side in one process", "use onnxruntime or openvino"
-            )
     return [msgspec.structs.replace(each, streams=count) for each in found for count in request.streams]
 
 

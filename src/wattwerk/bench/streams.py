@@ -16,14 +16,13 @@ from wattwerk.bench import worker
 from wattwerk.bench.scenario import Configuration, Procedure
 from wattwerk.bench.timing import quiet
 from wattwerk.bench.worker import Block, Measurement
-from wattwerk.errors import UnavailableError
 from wattwerk.metering.statistics import percentiles
 from wattwerk.records import Figure, Provenance, derived, measured
-from wattwerk.runtimes import RUNTIMES, Runtime
+from wattwerk.runtimes import RUNTIMES
 from wattwerk.runtimes.base import Session
 
-#: Families whose sessions in one process share an interpreter and one queue of the device, so that nothing overlaps.
-SERIAL: Final = ("torch",)
+#: Calls that each thread makes before the moment: libraries keep handles, plans and pools of threads for each thread.
+_FIRST_CALLS: Final = 2
 
 _SHARED: Final = "shared out, not measured: in proportion to the time that the stream's calls take"
 
@@ -38,31 +37,9 @@ class StreamsMeasurement(Measurement, frozen=True, kw_only=True):
     streams: tuple[array[int], ...]
 
 
-def threaded_runtime(name: str, what: str) -> type[Runtime]:
-    """Return a runtime whose sessions run side by side in threads of one process.
-
-    Args:
-        name: The runtime's name.
-        what: What would run side by side, in the plural.
-
-    Raises:
-        UnavailableError: Its sessions cannot.
-    """
-    runtime = RUNTIMES.load(name)
-    if runtime.family in SERIAL:
-        raise UnavailableError(
-            f"{name} does not run several {what} side by side in one process", "use onnxruntime or openvino"
-        )
-    return runtime
-
-
 def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[str], None]) -> StreamsMeasurement:
-    """Run as many sessions as streams, each in a thread of its own, all from one moment on.
-
-    Raises:
-        UnavailableError: The runtime cannot run streams side by side in threads.
-    """
-    runtime = threaded_runtime(configuration.runtime, "streams")
+    """Run as many sessions as streams, each in a thread of its own, all from one moment on."""
+    runtime = RUNTIMES.load(configuration.runtime)
     reset = worker.reset_memory_peak()
     tell(f"loading {configuration.streams} times")
     model = worker.model_of(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
@@ -131,16 +108,21 @@ def run_together(
 
     def stream(call: Callable[[], object], append: Callable[[int], None]) -> None:
         clock, count, end = perf_counter_ns, 0, 0
-        barrier.wait()
-        deadline = moment[0] + round(duration_s * 1e9)
         try:
+            for _ in range(_FIRST_CALLS):
+                call()
+            barrier.wait()
+            deadline = moment[0] + round(duration_s * 1e9)
             while end < deadline or count < least:
                 call()
                 end = clock()
                 append(end)
                 count += 1
+        except threading.BrokenBarrierError:
+            pass  # another one failed before the moment came
         except Exception as error:  # a thread cannot raise into the one that waits for it
             errors.append(error)
+            barrier.abort()
 
     threads = [threading.Thread(target=stream, args=(call, own.append)) for call, own in zip(calls, ends, strict=True)]
     for thread in threads:

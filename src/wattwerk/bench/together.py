@@ -20,11 +20,12 @@ from wattwerk.bench import worker
 from wattwerk.bench.evaluate import Context, evaluate
 from wattwerk.bench.pipeline_figures import alone
 from wattwerk.bench.scenario import Configuration, Procedure
-from wattwerk.bench.streams import durations, run_together, threaded_runtime
+from wattwerk.bench.streams import durations, run_together
 from wattwerk.bench.timing import quiet, run_for, time_calls
 from wattwerk.bench.worker import Block, Measurement, PhaseRun
 from wattwerk.meters.trace import Trace
 from wattwerk.records import Figure, Provenance, Status, Subject, derived, measured
+from wattwerk.runtimes import RUNTIMES
 from wattwerk.runtimes.base import Effective, Session
 
 #: What a record keeps of the run of its model alone.
@@ -70,12 +71,8 @@ def references_of(configuration: Configuration) -> tuple[str, ...]:
 
 
 def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[str], None]) -> TogetherMeasurement:
-    """Run each model alone, then all at once, each in a thread of its own and without a pause.
-
-    Raises:
-        UnavailableError: The runtime cannot run models side by side in threads.
-    """
-    runtime = threaded_runtime(configuration.runtime, "models")
+    """Run each model alone, then all at once, each in a thread of its own and without a pause."""
+    runtime = RUNTIMES.load(configuration.runtime)
     reset = worker.reset_memory_peak()
     tell("loading")
     references = references_of(configuration)

@@ -258,6 +258,7 @@ def load_spec(configuration: Configuration, procedure: Procedure, model: models.
         threads=configuration.threads,
         options=configuration.options,
         calibration=calibration,
+        concurrent=configuration.streams > 1 or bool(configuration.beside),
     )
 
 

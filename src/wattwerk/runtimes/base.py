@@ -64,6 +64,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
         threads: Compute threads on the CPU; None leaves the choice to the runtime.
         options: The runtime's own options, fitting its ``config`` type.
         calibration: Gives the inputs (batch 1) that int8 quantisation is calibrated with.
+        concurrent: Whether other sessions of the process run at the same time, each called from a thread of its own:
+            then nothing that a session waits for or writes to may be another one's.
     """
 
     precision: Precision
@@ -72,6 +74,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     threads: int | None = None
     options: dict[str, Any] = {}
     calibration: Callable[[], Iterable[Arrays]] | None = None
+    concurrent: bool = False
 
 
 class Effective(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,9 @@ from wattwerk.runtimes.cuda_address import cuda_address
 from wattwerk.runtimes.request import check_inputs, failures
 from wattwerk.runtimes.torch_int8 import confirm_lowered, heavy_count, lowered_count, quantise
 from wattwerk.runtimes.torch_settings import GlobalSettings
+
+#: distinct sessions of one module that the compiler may specialise for before it silently goes on eagerly
+_MOST_CONCURRENT: Final = 256
 
 #: runs on a side stream before a capture, as PyTorch's notes on CUDA graphs ask for
 _RUNS_BEFORE_CAPTURE: Final = 3
@@ -53,6 +57,8 @@ class TorchSession(Session):
         # read before the switches are set: building a model may look at them
         module = copy.deepcopy(model.torch_module())
         self._settings = GlobalSettings(spec.device, spec.precision, spec.threads, plan.cudnn_benchmark)
+        # device-wide waiting, and the stream that all threads share, would put sessions in one queue
+        self._stream = _own_stream(spec.device) if self._cuda and spec.concurrent else None
         self._function: Any = None
         self._graph: Any = None
         self._static: list[Any] = []
@@ -103,19 +109,25 @@ class TorchSession(Session):
         import torch
 
         # what earlier sessions left behind counts towards a limit, past which functions silently stay eager
-        torch.compiler.reset()
+        if not self._spec.concurrent:  # else it is what other sessions run on
+            torch.compiler.reset()
         torch._dynamo.utils.counters.clear()
         mode = None if self._plan.compile_mode == "default" else self._plan.compile_mode
         return torch.compile(module, dynamic=False, mode=mode)
 
     def _first_run(self, tensors: list[Any]) -> None:
-        if not self._plan.freezing:
-            return self._run_once(tensors)
-        from torch._inductor import config
+        if not self._plan.compile_mode:
+            return self._direct_call(tensors)()
+        from torch._dynamo import config as dynamo
+        from torch._inductor import config as inductor
 
-        # as an option of torch.compile, freezing reaches only a part of the passes that int8 needs
-        with config.patch(freezing=True):
-            return self._run_once(tensors)
+        with ExitStack() as patches:
+            if self._spec.concurrent:
+                patches.enter_context(dynamo.patch(recompile_limit=_MOST_CONCURRENT))
+            if self._plan.freezing:
+                # as an option of torch.compile, freezing reaches only a part of the passes that int8 needs
+                patches.enter_context(inductor.patch(freezing=True))
+            return self._direct_call(tensors)()
 
     def _dtype(self) -> Any:
         import torch
@@ -123,7 +135,16 @@ class TorchSession(Session):
         return {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(self._spec.precision, torch.float32)
 
     def _placed(self, arrays: list[npt.NDArray[Any]]) -> list[Any]:
-        return [self._placed_one(array) for array in arrays]
+        tensors = [self._placed_one(array) for array in arrays]
+        self._settle()
+        return tensors
+
+    def _settle(self) -> None:
+        """Wait for the copies, which went into another queue than the session's own."""
+        if self._stream is not None:
+            import torch
+
+            torch.cuda.synchronize()
 
     def _placed_one(self, array: npt.NDArray[Any]) -> Any:
         import torch
@@ -134,19 +155,12 @@ class TorchSession(Session):
         images = self._plan.channels_last and tensor.dim() == 4
         return tensor.contiguous(memory_format=torch.channels_last) if images else tensor
 
-    def _run_once(self, tensors: list[Any]) -> None:
-        import torch
-
-        with torch.inference_mode():
-            self._kept[0] = self._function(*tensors)
-        if self._cuda:
-            torch.cuda.synchronize()
-
     def _capture(self, tensors: list[Any]) -> None:
         import torch
 
         self._kept[0] = None
-        side = torch.cuda.Stream()
+        # cuBLAS has a workspace for each stream: graphs captured on one stream must not be replayed side by side
+        side = self._stream or torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side), torch.inference_mode():
             for _ in range(_RUNS_BEFORE_CAPTURE):
@@ -154,7 +168,7 @@ class TorchSession(Session):
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph):
+        with torch.inference_mode(), torch.cuda.graph(graph, stream=self._stream):
             self._kept[0] = self._function(*tensors)
         torch.cuda.synchronize()
         self._graph, self._static = graph, tensors
@@ -182,6 +196,7 @@ class TorchSession(Session):
                 "cuda": torch.version.cuda,
                 "cudnn": torch.backends.cudnn.version(),
                 "cudnn_benchmark": self._plan.cudnn_benchmark,
+                "own_stream": self._stream is not None,
                 "matmul_precision": torch.get_float32_matmul_precision(),
                 "cudnn_tf32": bool(torch.backends.cudnn.allow_tf32),
                 # left alone, PyTorch mixes: matrix products in fp32, convolutions in TF32
@@ -205,6 +220,7 @@ class TorchSession(Session):
                 self._bound = self._static
                 for static, tensor in zip(self._static, tensors, strict=True):
                     static.copy_(tensor)
+                self._settle()
                 call = self._replay_call()
             call()
         return call
@@ -220,6 +236,7 @@ class TorchSession(Session):
         arrays = check_inputs(self._model.inputs, self._spec.batch, inputs)
         for tensor, array in zip(self._bound, arrays, strict=True):
             tensor.copy_(torch.from_numpy(array))
+        self._settle()
         return self._direct_call(self._bound) if self._graph is None else self._replay_call()
 
     def shared_inputs(self) -> dict[str, Any] | None:
@@ -247,34 +264,36 @@ class TorchSession(Session):
     def _direct_call(self, tensors: list[Any]) -> Callable[[], None]:
         import torch
 
-        function, kept, inference, synchronize = (
-            self._function,
-            self._kept,
-            torch.inference_mode,
-            torch.cuda.synchronize,
-        )
+        function, kept, inference = self._function, self._kept, torch.inference_mode
 
-        def on_cpu() -> None:
+        def run() -> None:
             with inference():
                 kept[0] = function(*tensors)
 
-        def on_cuda() -> None:
-            with inference():
-                kept[0] = function(*tensors)
-            synchronize()
-
-        return on_cuda if self._cuda else on_cpu
+        return self._awaited(run) if self._cuda else run
 
     def _replay_call(self) -> Callable[[], None]:
+        return self._awaited(self._graph.replay)
+
+    def _awaited(self, run: Callable[[], None]) -> Callable[[], None]:
+        """Return a call that runs something on the GPU and waits for it: for the session's own stream if it has one."""
         import torch
 
-        replay, synchronize = self._graph.replay, torch.cuda.synchronize
+        stream, synchronize, on = self._stream, torch.cuda.synchronize, torch.cuda.stream
+        if stream is None:
 
-        def call() -> None:
-            replay()
-            synchronize()
+            def alone() -> None:
+                run()
+                synchronize()
 
-        return call
+            return alone
+
+        def beside_others() -> None:
+            with on(stream):
+                run()
+            stream.synchronize()
+
+        return beside_others
 
     def bound_outputs(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return what the latest timed call computed."""
@@ -311,6 +330,12 @@ class TorchSession(Session):
         if self._cuda:
             torch.cuda.empty_cache()
         self._settings.restore()
+
+
+def _own_stream(device: str) -> Any:
+    import torch
+
+    return torch.cuda.Stream(device)
 
 
 def _graph_breaks_count() -> int:
