@@ -13,7 +13,6 @@ from wattwerk.records import Platform, Record
 
 _SUFFIX: Final = ".onnx"
 _PIPELINE: Final = " (pipeline)"
-_BESIDE: Final = " (beside "
 
 
 def told_apart(records: Sequence[Record], like: Sequence[Record] = ()) -> list[Record]:
@@ -84,8 +83,8 @@ def _on(record: Record, telling: Sequence[int]) -> Record:
 def _with_pipeline(record: Record) -> Record:
     """Return the record with a name that says whether it was a pipeline, or which models ran at the same time."""
     name = record.subject.name
-    if (beside := record.setup.protocol.get("beside")) and _BESIDE not in name:
-        return _called(record, f"{name}{_BESIDE}{beside})")
+    if (beside := record.setup.protocol.get("beside")) and not name.endswith(f"{beside})"):
+        return _called(record, t("{model} (beside {others})", model=name, others=beside))
     if not record.setup.protocol.get("processing") or name.endswith(_PIPELINE):
         return record
     return _called(record, name + _PIPELINE)

@@ -69,6 +69,8 @@ def fastest_of_devices(records: Sequence[Record]) -> list[Record]:
 
 def speed_up(start: Record, record: Record) -> Ratio | None:
     """Return how many times faster a record is than another, by their medians; None where one has none."""
+    if start.id == record.id:
+        return Ratio(1.0)  # no interval: it is exactly as fast as itself
     above, below = estimate(start, "latency_p50_s"), estimate(record, "latency_p50_s")
     return ratio_of(above, below) if above and below and below.value else None
 
@@ -76,6 +78,8 @@ def speed_up(start: Record, record: Record) -> Ratio | None:
 def _saving(start: Record, basis: EnergyBasis) -> Callable[[Record], Ratio | None]:
     def gain(record: Record) -> Ratio | None:
         above, below = energy_on(start, basis), energy_on(record, basis)
+        if above and start.id == record.id:
+            return Ratio(1.0)
         if not above or not below or not below.value:
             return None
         return _model_ratio(above, below) if basis.modelled else ratio_of(above, below)
