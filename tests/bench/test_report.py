@@ -245,6 +245,18 @@ def test_plotly_accepts_every_specification():
                 assert graph_objects.Figure({"data": plain["data"], "layout": plain["layout"]}).data
 
 
+def test_the_page_draws_with_what_it_holds(page):
+    """The page holds plotly's basic bundle with its licence, complete, and no chart needs another kind of trace."""
+    _, _, outline = page
+    plotly = gzip.decompress(base64.b64decode(outline.scripts["plotly"])).decode()
+    assert re.match(
+        r"/\*\*\n\* plotly\.js \(basic - minified\) v\d.*?MIT license\n\*/\n\(\(\) => {\n", plotly, re.DOTALL
+    )
+    assert re.search(r"window\.Plotly = Plotly;\s+return Plotly;\s+}\)\(\);\n$", plotly)
+    types = {trace["type"] for spec in json.loads(outline.scripts["specs"]) for trace in spec["data"]}
+    assert types <= {"bar", "scatter"}
+
+
 def test_one_record_makes_a_whole_page():
     """A single record gives charts wherever it has figures, and sections without say why."""
     outline = Outline(render_report([record(figures=latencies(1e-3, 1) | {"gpu_power_w": unavailable("no driver")})]))

@@ -19,6 +19,7 @@ from wattwerk.bench.report import pictures, write_report
 from wattwerk.errors import UnavailableError
 from wattwerk.language import LANGUAGES, speaking
 
+pdfium = pytest.importorskip("pypdfium2")
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = pictures.find_browser()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser is installed, so the page cannot be opened")
@@ -137,6 +138,57 @@ def test_charts_become_files_by_the_keyboard(browser, reports):
     column = rows[0].index("Latenz einer Iteration (ms)")
     drawn = [float(row[column]) for row in rows[1:]]
     assert drawn == spec["data"][0]["x"]
+    page.close()
+
+
+def _drawn(page: Any) -> list[int]:
+    """Return the numbers of the charts that are drawn."""
+    found: list[int] = page.evaluate(
+        "[...document.querySelectorAll('.chart')].filter((each) => each.querySelector('.main-svg'))"
+        ".map((each) => Number(each.dataset.spec))"
+    )
+    return found
+
+
+@pytest.mark.slow
+def test_what_is_near_is_drawn_first_and_paper_gets_everything(browser, reports):
+    """While the browser has no time only charts near the screen are drawn; printed, all are there, without a button."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
+    page.add_init_script("window.requestIdleCallback = () => 0")  # a browser that is never idle
+    page.goto(f"{reports['de'].as_uri()}#energy")
+    page.wait_for_selector("#energy .main-svg")
+    page.wait_for_timeout(500)
+    specs, early = _specs(page), _drawn(page)
+    assert 0 < len(early) < len(specs) / 2
+    assert 0 not in early
+    assert page.evaluate("document.documentElement.dataset.charts") == "waiting"
+    pages = [each.get_textpage().get_text_bounded() for each in pdfium.PdfDocument(page.pdf(format="A4"))]
+    assert _drawn(page) == list(range(len(specs)))
+    assert page.evaluate("document.documentElement.dataset.charts") == "drawn"
+    words = " ".join("".join(pages).split())
+    for title in {spec["layout"]["xaxis"]["title"]["text"] for spec in specs}:
+        charts = sum(spec["layout"]["xaxis"]["title"]["text"] == title for spec in specs)
+        assert words.count(title) >= charts, title
+    assert not re.search(r"\b(PNG|SVG|CSV|JSON)\b", words)
+    table = pages[next(index for index, text in enumerate(pages) if "Alle Messungen" in text) :]
+    rows = [text for text in table if "office" in text or "h200" in text]
+    assert len(rows) > 1
+    assert all("Durchsatz" in text and "p99" in text for text in rows)
+    page.close()
+
+
+@pytest.mark.slow
+def test_plotly_has_the_room_it_needs(browser, reports):
+    """Margins begin with what labels and titles take, so that hardly a chart is laid out twice."""
+    page, _ = _opened(browser, reports["de"])
+    sides = page.evaluate(
+        "[...document.querySelectorAll('.chart')].map(({ _fullLayout: { _size: size, margin } }) =>"
+        " [size.l - margin.l, size.b - margin.b, size.l])"
+    )
+    assert len(sides) == len(_specs(page))
+    assert sum(left > 0.5 or below > 0.5 for left, below, _ in sides) <= 0.1 * len(sides)
+    assert max(left for *_, left in sides) < 130
+    assert page.evaluate("getComputedStyle(document.querySelector('.table')).contentVisibility") == "visible"
     page.close()
 
 

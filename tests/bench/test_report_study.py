@@ -16,6 +16,7 @@ from wattwerk.bench.report.bars import Bar, bar_chart
 from wattwerk.bench.report.figures import sections
 from wattwerk.bench.report.published import ipa_study
 from wattwerk.bench.report.roofline import intensity_of, peak_of
+from wattwerk.bench.report.values import table_of
 from wattwerk.bench.summary import summarise
 from wattwerk.catalog.models import resolve
 from wattwerk.catalog.traffic import bytes_moved, traffic_of
@@ -67,6 +68,7 @@ def _load(scenario, **figures):
     return _with(record(figures=told, group=scenario), scenario=scenario, latency_limit_s=0.05, latency_percentile=99.0)
 
 
+_SPEEDS = [("torch", "fp32", 8e-3), ("onnxruntime", "fp32", 4e-3), ("openvino", "bf16", 2e-3), ("torch", "bf16", 3e-3)]
 PIPELINES = [
     _pipeline("sequential", 1, 0.024, 0.008, 0.001, 0.034),
     _pipeline("overlapped", 1, 0.002, 0.012, 0.001, 0.0125),
@@ -130,13 +132,23 @@ def test_phases_over_batch_size_are_of_one_photo():
 
 
 def test_levels_rise_from_the_plainest_configuration():
-    """Steps are speed-ups over the start in rising order; what is slower than it is left out."""
+    """Steps are speed-ups over the start in rising order; what is slower than it stands above it."""
     times = {("torch", "fp32"): 10e-3, ("torch", "fp16"): 9e-3, ("tensorrt", "fp16"): 2e-3, ("openvino", "fp32"): 20e-3}
     records = [record("yolov9-c", runtime, p, figures=latencies(s, 1)) for (runtime, p), s in times.items()]
     (chart,) = _section(records, "levels").charts
-    assert _bars(chart) == pytest.approx([1, 10 / 9, 5], rel=1e-4)
-    assert [text.strip() for text in _texts(chart)] == ["10.0 ms", "1.11×, 9.00 ms", "5.0×, 2.00 ms"]
+    assert _bars(chart) == pytest.approx([0.5, 1, 10 / 9, 5], rel=1e-4)
+    assert [text.strip() for text in _texts(chart)] == ["0.50×, 20.0 ms", "10.0 ms", "1.11×, 9.00 ms", "5.0×, 2.00 ms"]
     assert chart.spec["layout"]["shapes"][0]["x0"] == 1.0
+
+
+def test_gains_do_not_repeat_the_levels():
+    """Speed-ups on one device are levels alone; among the gains is the fastest of each device and precision."""
+    one = [record(runtime=r, precision=p, figures=latencies(s, 1)) for r, p, s in _SPEEDS]
+    assert not _section(one, "comparison").charts
+    assert "no two devices" in _section(one, "comparison").note
+    (chart,) = _section([*one, record(device="cuda:0", figures=latencies(1e-3, 1))], "comparison").charts
+    assert chart.title == "mobilenet-v2 · speed-up by device"
+    assert [text.strip() for text in _texts(chart)] == ["2.0×", "8.0×", "4.0×"]
 
 
 def test_levels_of_two_machines_are_never_one_ladder():
@@ -202,6 +214,10 @@ def test_any_accuracy_is_laid_against_energy(figure):
     assert point["marker"]["symbol"].endswith("-open")
     assert point["error_x"]["arrayminus"] == [100]
     assert (point["error_y"]["array"], point["error_y"]["arrayminus"]) == ([20], [10])
+    table = table_of(chart.spec)
+    ends = [head for head in table["head"] if "bound" in head]
+    assert ends[2:] == ["energy per inference: lower bound (mJ)", "energy per inference: upper bound (mJ)"]
+    assert [table["rows"][0][table["head"].index(head)] for head in ends] == [40, 70, 100, 300]
 
 
 def _placed(batch, rate, share, precision="bf16"):
@@ -235,6 +251,10 @@ def test_roofline_has_the_points_and_the_roof():
     assert line["x"] == pytest.approx([intensity_of(r)[0] for r in records], rel=1e-4)
     assert line["line"]["dash"] == "dash"
     assert peak_of(records[0]) == pytest.approx(989.5e12)
+    table = table_of(chart.spec)
+    column = table["head"].index("operations per byte, modelled: upper bound")
+    most = [intensity_of(r)[1] for r in records]
+    assert [row[column] for row in table["rows"]] == pytest.approx(most, rel=1e-4)
 
 
 def test_without_a_bandwidth_rates_are_bars_with_the_peak():
@@ -313,6 +333,14 @@ def test_published_values_stand_where_they_belong():
     levels = [record("yolov9-c", "torch", p, figures=latencies(s, 1)) for p, s in (("fp32", 2e-3), ("fp16", 1e-3))]
     (chart,) = _section(levels, "levels", published=ipa_study()).charts
     assert _bars(chart)[-2:] == pytest.approx([1 / (1 - 0.075), 1 / (1 - 0.718)], rel=1e-4)
+
+
+def test_the_key_explains_outlines_where_there_are_any():
+    """With published bars the key says what an outline is; without one it does not."""
+    records = [record("yolov9-c", "torch", p, figures=latencies(1e-3, 1)) for p in ("fp32", "fp16")]
+    assert "published by others, never ranked" in render_report(records, with_study=True)
+    assert "published by others" not in render_report(records)
+    assert "published by others" not in render_report(laptop_sweep((1,)), with_study=True)
 
 
 def test_long_names_keep_what_sets_them_apart():

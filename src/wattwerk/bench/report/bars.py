@@ -92,6 +92,7 @@ def bar_chart(
         "range": [min(starts) / factor * 1.1, span * (1.12 + 0.032 * longest)],
         "tickformat": "~s" if span >= 10_000 else "",
     }
+    layout["margin"]["l"] = 8  # the page knows how wide the labels are
     layout["yaxis"] |= {
         "range": [places + 0.1, -0.6],
         "tickvals": [row for row, bar in rows if not bar.secondary],
@@ -144,6 +145,11 @@ def _layout(
             place += 0.5 if bar.secondary else 1.0
         place += 0.1
     return rows, headers, place - 0.4
+
+
+def has_published(spec: Spec) -> bool:
+    """Tell whether a chart has bars that somebody else published: outlines, filled with the surface alone."""
+    return any("@surface" in trace["marker"]["color"] for trace in spec["data"] if trace["type"] == "bar")
 
 
 def _bars(rows: Sequence[tuple[float, Bar]], factor: float) -> Spec:

@@ -53,7 +53,7 @@ def base_layout(title: str) -> Spec:
     return {
         "xaxis": axis | {"title": {"text": title, "standoff": 10}, "nticks": 6},
         "yaxis": dict(axis),
-        "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+        "margin": {"l": 60, "r": 12, "t": 8, "b": 49},  # what axes take: with less plotly draws twice
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "@text"},

@@ -66,7 +66,8 @@ def curve_chart(
         layout["yaxis"] |= {
             "type": "log",
             "range": [edges[0] - 0.08, edges[1] + 0.08],
-            "dtick": "D2",
+            # where the axis may hold but one of 1, 2 and 5 plotly chooses
+            **({"dtick": "D2"} if edges[1] - edges[0] >= 0.7 else {"nticks": 6}),
             "tickformat": "~s" if min(values) / factor >= 1 else "~g",  # no "500m" for a half
         }
     else:

@@ -9,7 +9,7 @@ import msgspec
 
 from wattwerk.bench.labels import (
     Names,
-    device_of,
+    on_accelerator,
     precision_order,
     processing_of,
     ranked,
@@ -19,7 +19,7 @@ from wattwerk.bench.labels import (
 )
 from wattwerk.bench.report.bars import Bar, bar_chart
 from wattwerk.bench.report.base import colour_of
-from wattwerk.bench.report.gain_charts import speed_up
+from wattwerk.bench.report.gain_charts import place_of, speed_up
 from wattwerk.bench.report.marks import (
     BarGroups,
     Groups,
@@ -60,11 +60,11 @@ def levels(groups: Groups, names: Names, default: Record | None, published: Sequ
     charts = []
     for model, records in groups.items():
         plain = [record for record in ranked(records) if streams_of(record) == 1]
-        devices = {_device(record): [r for r in plain if _device(r) == _device(record)] for record in plain}
+        devices = {place_of(record): [r for r in plain if place_of(r) == place_of(record)] for record in plain}
         for device, mine in sorted(devices.items()):
-            chart = _ladder(
-                model, mine, names, default, published, device=" · ".join(device) if len(devices) > 1 else ""
-            )
+            # the study's levels are those of an accelerator
+            laid = published if len(devices) == 1 or on_accelerator(mine[0]) else ()
+            chart = _ladder(model, mine, names, default, laid, device=" · ".join(device) if len(devices) > 1 else "")
             charts += [chart] if chart else []
     if not charts:
         return None
@@ -72,15 +72,11 @@ def levels(groups: Groups, names: Names, default: Record | None, published: Sequ
         "levels",
         t("Levels of optimisation"),
         t(
-            "From the plainest configuration (the dotted line) to the fastest at its batch size, each bar faster than "
-            "the one above. What is slower than the start is left out."
+            "All configurations of a device at one batch size, each bar faster than the one above. The dotted line is "
+            "the plainest configuration, the start."
         ),
         tuple(charts),
     )
-
-
-def _device(record: Record) -> tuple[str, str]:
-    return record.platform.label, device_of(record).lower()
 
 
 def _ladder(
@@ -96,15 +92,14 @@ def _ladder(
     if start is None:
         return None
     mine = one_each([record for record in records if record.setup.batch == start.setup.batch], names)
-    gains = {record.id: gain for record in mine if record.id != start.id and (gain := speed_up(start, record))}
-    steps = sorted((r for r in mine if r.id in gains and gains[r.id].value > 1), key=lambda r: gains[r.id].value)
-    if not steps:
+    gains = [(record, gain) for record in mine if record.id != start.id and (gain := speed_up(start, record))]
+    if not gains:
         return None
-    steps = steps[-(_MOST_STEPS - 1) :]
-    rows = [(start, Ratio(1.0)), *((record, gains[record.id]) for record in steps)]
+    fastest = sorted(gains, key=lambda step: step[1].value)[-(_MOST_STEPS - 1) :]
+    rows = sorted([(start, Ratio(1.0)), *fastest], key=lambda step: step[1].value)
     groups: BarGroups = []
     for (record, gain), before in zip(rows, [None, *(gain for _, gain in rows)][:-1], strict=True):
-        bar = _step(record, gain, before, names)
+        bar = _step(record, gain, before, names, is_start=record.id == start.id)
         if groups and groups[-1][0] == names.lane(record):
             groups[-1][1].append(bar)
         else:
@@ -115,27 +110,33 @@ def _ladder(
     return Chart(title, bar_chart(groups, "x_ratio", title=axis, reference=1.0, unit="×"), bar_alt(groups, axis))
 
 
-def _step(record: Record, gain: Ratio, before: Ratio | None, names: Names) -> Bar:
+def _step(record: Record, gain: Ratio, before: Ratio | None, names: Names, *, is_start: bool) -> Bar:
     """Return one level: how many times faster than the start, with its latency."""
     time = format_value(_MEDIAN, record.value(_MEDIAN))
     lines = [names.configuration(record), t("median {time}", time=time)]
-    if before is None:
+    if is_start:
         lines.append(t("the start"))
     else:
-        less = format_value("less_ratio", 1 - 1 / gain.value)
-        lines += [
-            t("{share} less time than the start, {significance}", share=less, significance=significance_words(gain))
-        ]
-        lines += [t("{times} the step above", times=times(gain.value / before.value))]
+        lines.append(_against_start(gain))
+    if before is not None:
+        lines.append(t("{times} the step above", times=times(gain.value / before.value)))
     return Bar(
         label=record.setup.precision,
         value=gain.value,
         low=gain.low,
         high=gain.high,
         colour=colour_of(record.setup.precision),
-        text=time if before is None else f"{times(gain.value)}, {time}",
+        text=time if is_start else f"{times(gain.value)}, {time}",
         hover=lines,
     )
+
+
+def _against_start(gain: Ratio) -> str:
+    """Return how much less or more time than the start a step takes."""
+    share, told = format_value("share_ratio", abs(1 - 1 / gain.value)), significance_words(gain)
+    if gain.value < 1:
+        return t("{share} more time than the start, {significance}", share=share, significance=told)
+    return t("{share} less time than the start, {significance}", share=share, significance=told)
 
 
 def _published_levels(published: Sequence[Published], model: str) -> BarGroups:

@@ -150,10 +150,10 @@ def gains_of(
     *,
     modelled: bool = False,
 ) -> Chart | None:
-    """Return bars of how many times better than the default each lane and precision is."""
+    """Return bars of how many times better than the default each lane and precision is; None for fewer than two."""
     gains = {record.id: ratio for record in one_each(records, names) if (ratio := gain(record))}
     mine = [record for record in records if record.id in gains]
-    if not mine:
+    if len(mine) < 2:  # the default alone is no comparison
         return None
     groups = grouped(mine, names, lambda record: [_gain_bar(record, gains[record.id], names, modelled)])
     spec = bar_chart(groups, "x_ratio", title=axis, reference=1.0, unit="×")

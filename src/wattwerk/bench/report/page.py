@@ -16,6 +16,7 @@ from wattwerk.bench.labels import (
     precision_order,
     times,
 )
+from wattwerk.bench.report.bars import has_published
 from wattwerk.bench.report.energy_charts import EFFICIENCIES
 from wattwerk.bench.report.facts import conditions, machine_facts, method_facts
 from wattwerk.bench.report.marks import lane_symbols
@@ -74,8 +75,8 @@ def page(
         f'<meta name="generator" content="wattwerk {__version__}">\n<link rel="icon" href="data:,">\n'
         f"<title>{heading}</title>\n<style>\n{parts['style']}</style>\n</head>\n<body>\n"
         f'<a class="skip" href="#summary">{t("Skip to the summary")}</a>\n<div class="page">\n'
-        f"{_head(heading, records, sections)}<main>\n{_summary(summary)}{_method(records)}{_key(records)}{body}"
-        f"{records_table(records)}</main>\n{_foot()}</div>\n"
+        f"{_head(heading, records, sections)}<main>\n{_summary(summary)}{_method(records)}{_key(records, sections)}"
+        f"{body}{records_table(records)}</main>\n{_foot()}</div>\n"
         f'<script type="application/json" id="specs">{parts["specs"]}</script>\n'
         f'<script type="application/json" id="texts">{parts["texts"]}</script>\n'
         f'<script type="text/plain" id="records">{parts["records"]}</script>\n'
@@ -224,7 +225,7 @@ def _facts(title: str, lines: Sequence[tuple[str, str]]) -> str:
     return f"<div><h3>{html.escape(title)}</h3><dl>{items}</dl></div>"
 
 
-def _key(records: Sequence[Record]) -> str:
+def _key(records: Sequence[Record], sections: Sequence[Section]) -> str:
     """Return the key to all charts: colour is precision, the marker is the runtime, hatching is a model."""
     shown = [record for record in records if record.status in (Status.OK, Status.INVALID)]
     present = sorted({record.setup.precision for record in shown}, key=precision_order)
@@ -243,6 +244,9 @@ def _key(records: Sequence[Record]) -> str:
     if any(record.status is Status.INVALID for record in shown):
         told = t("pale, “invalid”: throttled or drifting, never ranked")
         items.append(f'<span class="swatch invalid"></span>{told}')
+    if any(has_published(chart.spec) for section in sections for chart in section.charts):
+        told = t("published by others, never ranked")
+        items.append(f'<span class="swatch published"></span>{told}')
     listed = "".join(f"<li>{item}</li>" for item in items)
     return f'<ul class="key" aria-label="{t("Key to the charts")}">{listed}</ul>\n'
 

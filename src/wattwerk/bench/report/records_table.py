@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Final
 
 from wattwerk.bench.labels import (
     BASES,
@@ -20,6 +21,9 @@ from wattwerk.bench.report.markup import escaped, unbroken
 from wattwerk.language import recorded, t
 from wattwerk.records import Record, Status
 from wattwerk.units import format_value
+
+#: of most rows; the page reserves so much before it lays the table out
+_ROW_PX: Final = 46
 
 
 def _columns() -> list[tuple[str, str]]:
@@ -59,7 +63,8 @@ def records_table(records: Sequence[Record]) -> str:
     return (
         f'<section id="records-table" aria-labelledby="records-title"><h2 id="records-title">{t("All records")}</h2>'
         f'<p class="intro">{escaped(intro)}</p>'
-        f'<div class="table" role="region" aria-label="{t("Table, scrolls sideways")}" tabindex="0">'
+        f'<div class="table" style="contain-intrinsic-block-size:auto {_ROW_PX * (len(records) + 1)}px" role="region" '
+        f'aria-label="{t("Table, scrolls sideways")}" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         f'<p class="actions"><button class="button" id="download" type="button">{t("Download the records (JSON)")}'
         f"</button><span>{t('Every figure with its scope, provenance and bounds.')}</span></p></section>\n"

@@ -75,11 +75,10 @@ def scaled(axis: Axis, values: Sequence[float], *, log: bool) -> tuple[float, Sp
     if log:
         edges = math.log10(low), math.log10(high)
         room = 0.06 * max(0.5, edges[1] - edges[0])
-        told |= {
-            "type": "log",
-            "range": [edges[0] - room, edges[1] + room],
-            "dtick": 1 if edges[1] - edges[0] > 1.5 else "D2",
-        }
+        span = edges[1] - edges[0]
+        told |= {"type": "log", "range": [edges[0] - room, edges[1] + room]}
+        # where the axis may hold but one of 1, 2 and 5 plotly chooses
+        told |= {"dtick": 1 if span > 1.5 else "D2"} if span >= 0.7 else {"nticks": 6}
         told["tickformat"] = "~s" if low >= 1 else "~g"
     else:
         room = 0.08 * (high - low or high or 1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -37,6 +38,9 @@ def table_of(spec: Spec) -> dict[str, Any]:
     value, other = (x, t("bar")) if lying else (y, x)
     unit = _unit(value)
     head = [t("group"), t("series"), other, value, t("lower bound") + unit, t("upper bound") + unit]
+    # of the other axis, where a point has a bar along it
+    name = other.removesuffix(_unit(other))
+    head += [t("{axis}: lower bound", axis=name) + _unit(other), t("{axis}: upper bound", axis=name) + _unit(other)]
     head += [t("modelled"), t("as shown")]
     written = _written(spec["data"]) if lying else []
     rows = [row for trace in spec["data"] for row in _rows(trace, layout, lying, written)]
@@ -74,26 +78,25 @@ def _plain(text: str) -> str:
 
 
 def _rows(trace: Spec, layout: Spec, lying: bool, written: Sequence[str]) -> Iterator[Row]:
-    """Yield a row for each mark of a trace: group, series, place, value, bounds, whether it is modelled, as written."""
+    """Yield a row for each mark of a trace: names, place, value, bounds of both, modelled or not, as written."""
     if trace.get("hoverinfo") == "skip" or "x" not in trace or "y" not in trace:
         return
     values, places = (trace["x"], trace["y"]) if lying else (trace["y"], trace.get("customdata") or trace["x"])
-    bounds = trace.get("error_x" if lying else "error_y", {})
-    above, below = bounds.get("array") or [], bounds.get("arrayminus") or bounds.get("array") or []
-    known = bounds.get("visible", True)
+    ends = _error_bar(trace.get("error_x" if lying else "error_y", {}), values)
+    across = _error_bar({} if lying else trace.get("error_x", {}), trace["x"])
     texts = written if trace.get("type") == "bar" and len(written) == len(values) else []
-    for place, value, more, less, modelled, text in zip_longest(places, values, above, below, _modelled(trace), texts):
+    marks = zip_longest(places, values, ends, across, _modelled(trace), texts)
+    for place, value, along, beside, modelled, text in marks:
         if value is None:
             continue
         group, label = _row_names(float(place), layout) if lying else ("", _plain(place) if _is_text(place) else place)
-        low, high = (_ends(value, less, more)) if known else (None, None)
         yield [
             group,
             _plain(str(trace.get("name") or "")),
             label,
             value,
-            low,
-            high,
+            *along,
+            *beside,
             t("yes") if modelled else "",
             _plain(text or ""),
         ]
@@ -101,6 +104,17 @@ def _rows(trace: Spec, layout: Spec, lying: bool, written: Sequence[str]) -> Ite
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _error_bar(bar: Spec, values: Sequence[float | None]) -> list[tuple[float | None, float | None]]:
+    """Return the ends of each mark's error bar; None where there is none."""
+    if not bar.get("visible", True):
+        return [(None, None)] * len(values)
+    above, below = bar.get("array") or [], bar.get("arrayminus") or bar.get("array") or []
+    return [
+        (None, None) if value is None else _ends(value, less, more)
+        for value, less, more in itertools.islice(zip_longest(values, below, above), len(values))
+    ]
 
 
 def _ends(value: float, less: float | None, more: float | None) -> tuple[float | None, float | None]:

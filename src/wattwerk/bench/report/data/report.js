@@ -1,4 +1,5 @@
-// Unpacks plotly and draws the charts as they come near the screen. Nothing is fetched: everything lies in this page.
+// Unpacks plotly and draws the charts: those near the screen first, the others while the browser has nothing else to do,
+// and all that are missing before the page is printed. Nothing is fetched: everything lies in this page.
 "use strict";
 (() => {
   const text = (id) => document.getElementById(id).textContent;
@@ -6,6 +7,7 @@
   const specs = JSON.parse(text("specs"));
   const words = JSON.parse(text("texts"));
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  const paper = matchMedia("print");
   const state = { drawn: 0, failed: 0, total: charts.length };
   document.documentElement.dataset.charts = "waiting";
 
@@ -29,34 +31,55 @@
     const [name, alpha] = token.split("/"); // "@fp32/80": the colour with an alpha in hexadecimal
     return style.getPropertyValue("--" + (ALIASES[name] || name)).trim() + (alpha || "");
   };
-  const config = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false };
+  const config = { displayModeBar: false, scrollZoom: false, doubleClick: false };
 
-  const draw = async (element) => {
+  // plotly draws twice where labels turn out to need more room than the margin has, so the margin begins with enough
+  const pen = document.createElement("canvas").getContext("2d");
+  const roomForLabels = (layout) => {
+    pen.font = `${layout.font.size}px ${layout.font.family}`;
+    const widths = (layout.yaxis.ticktext || []).map((label) => pen.measureText(label).width);
+    return Math.max(layout.margin.l, Math.ceil(Math.max(0, ...widths)) + 12);
+  };
+
+  // what a drawing depends on besides its specification: the theme's colours and the width
+  const drawn = new Map(); // chart -> the theme and the width it was drawn with
+  const theme = () => getComputedStyle(document.documentElement).getPropertyValue("--surface");
+  const widthOf = (element) => element.parentNode.clientWidth; // the figure's: it is known without a look into it
+  const isStale = (element) => drawn.get(element)?.theme !== theme() || drawn.get(element).width !== widthOf(element);
+
+  const draw = async (element, width = widthOf(element)) => {
     const spec = specs[Number(element.dataset.spec)];
     const style = getComputedStyle(document.documentElement);
     const { data, layout } = themed({ data: spec.data, layout: spec.layout }, style);
-    layout.height = spec.height;
-    if (spec.room) layout.xaxis.range = [spec.room.low, makeRoom(spec.room, element.clientWidth)];
+    Object.assign(layout, { width, height: spec.height, autosize: false });
+    layout.margin.l = roomForLabels(layout);
+    if (spec.room) layout.xaxis.range = [spec.room.low, makeRoom(spec.room, width)];
+    const isFirst = !drawn.has(element);
+    drawn.set(element, { theme: theme(), width });
+    if (element.dataset.failed) return;
     try {
       await Plotly.react(element, data, layout, config);
-      if (!element.dataset.drawn) {
-        state.drawn += 1;
-        if (state.drawn === 1) performance.mark("first chart");
-        makeScalable(element);
-        element.on("plotly_afterplot", () => makeScalable(element));
-      }
-      element.dataset.drawn = "yes";
+      if (!isFirst) return;
+      makeScalable(element);
+      element.on("plotly_afterplot", () => makeScalable(element));
+      count("drawn");
     } catch (error) {
-      state.failed += 1;
+      element.dataset.failed = "yes";
       element.textContent = words.failed;
       console.error(error);
-    }
-    element.querySelectorAll(".waiting").forEach((each) => each.remove());
-    if (state.drawn + state.failed === state.total) {
-      if (document.documentElement.dataset.charts === "waiting") performance.mark("all charts");
-      document.documentElement.dataset.charts = state.failed ? "failed" : "drawn";
+      if (isFirst) count("failed");
+    } finally {
+      element.querySelectorAll(".waiting").forEach((each) => each.remove());
     }
   };
+  const count = (result) => {
+    state[result] += 1;
+    if (state.drawn === 1 && result === "drawn") markPainted("first chart");
+    if (state.drawn + state.failed < state.total) return;
+    markPainted("all charts");
+    document.documentElement.dataset.charts = state.failed ? "failed" : "drawn";
+  };
+  const markPainted = (name) => requestAnimationFrame(() => setTimeout(() => performance.mark(name)));
 
   // ---- one chart as a picture, with its title and key, or as its values
   const picture = async (spec, form) => {
@@ -129,11 +152,24 @@
   const makeScalable = (element) => element.querySelectorAll("svg.main-svg").forEach((svg) =>
     svg.setAttribute("viewBox", `0 0 ${parseFloat(svg.getAttribute("width"))} ${parseFloat(svg.getAttribute("height"))}`));
 
+  // ---- when to draw: what is near the screen at once, the rest one by one while the browser is idle
+  const near = new Set();
+  const frame = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+  const idle = () => new Promise((resolve) =>
+    window.requestIdleCallback ? requestIdleCallback(resolve, { timeout: 500 }) : setTimeout(resolve, 30));
+  let round = 0;
   const drawRest = async () => {
-    for (const element of charts) {
-      if (element.dataset.drawn) continue;
-      await draw(element);
-      await new Promise((resolve) => setTimeout(resolve)); // lets the reader scroll while the rest is drawn
+    const mine = ++round; // a later change of size or theme begins again
+    const distance = (element) => {
+      const { top, bottom } = element.getBoundingClientRect();
+      return Math.abs(top + bottom - innerHeight);
+    };
+    const nearest = [...near].sort((a, b) => distance(a) - distance(b));
+    for (const element of [...nearest, ...charts]) {
+      if (!isStale(element)) continue;
+      await (near.has(element) && !document.hidden ? frame() : idle()); // shows what was drawn, and hears the reader
+      if (mine !== round || paper.matches) return;
+      if (isStale(element)) await draw(element);
     }
   };
 
@@ -143,21 +179,21 @@
     document.head.append(script);
     if (typeof Plotly === "undefined") throw new Error("plotly did not start");
     if (location.hash === "#pictures") return allPictures();
-    const seen = new IntersectionObserver(
-      (entries) => entries.forEach((entry) => {
-        if (!entry.isIntersecting) return;
-        seen.unobserve(entry.target);
-        if (!entry.target.dataset.drawn) draw(entry.target);
-      }),
-      { rootMargin: "300px" },
-    );
+    const seen = new IntersectionObserver((entries) => {
+      entries.forEach(({ target, isIntersecting }) => near[isIntersecting ? "add" : "delete"](target));
+      drawRest();
+    }, { rootMargin: "600px" });
     charts.forEach((element) => seen.observe(element));
-    setTimeout(drawRest, 50);
-    const redraw = () => charts.filter((element) => element.dataset.drawn).forEach(draw);
-    dark.addEventListener("change", redraw);
+    drawRest();
+    dark.addEventListener("change", drawRest);
     let waiting;
-    addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 200); });
-    matchMedia("print").addEventListener("change", redraw);
+    addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(drawRest, 200); });
+    // paper waits for nobody: what is missing is drawn at once, and all in the colours of paper; a width stays as it is
+    addEventListener("beforeprint", () => charts.filter((element) => !drawn.has(element)).forEach((each) => draw(each)));
+    paper.addEventListener("change", () => drawn.forEach((look, element) => {
+      if (look.theme !== theme()) draw(element, look.width);
+    }));
+    addEventListener("afterprint", drawRest);
   };
 
   const giveUp = (error) => {
