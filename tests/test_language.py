@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import wattwerk
+from wattwerk.bench import study
 from wattwerk.errors import ConfigError
 from wattwerk.language import FOREIGN, LANGUAGES, localised, recorded, recorded_texts, speaking, t, translations
 from wattwerk.units import format_value, times
@@ -61,7 +62,8 @@ def test_placeholders_are_kept(language):
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_texts_of_records_are_those_that_the_code_writes(language):
     """Each text in the table of recorded texts is (a part of) one that the code writes; a changed one is found."""
-    written = "\n".join(sorted(set().union(*map(_templates, SOURCES))))
+    rules = {rule.exclude for name in study.shipped() for rule in study.read(name).rules}
+    written = "\n".join(sorted(set().union(rules, *map(_templates, SOURCES))))
     file = Path(wattwerk.__file__).parent / "languages" / f"{language}.records.toml"
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     assert [text for text in table if re.sub(r"\{\w+\}", "{}", text) not in written] == []
@@ -78,6 +80,36 @@ def test_recorded_texts_are_translated_with_what_varies_in_them():
         assert recorded("its process was ended by signal 11") == "sein Prozess wurde durch Signal 11 beendet"
         assert recorded("the driver is ill") == f"{FOREIGN[0]}the driver is ill{FOREIGN[1]}"
     assert recorded(drift) == drift
+
+
+REFUSALS = {
+    "onnxruntime cannot run int8 on cuda:0: the CUDA provider has no int8 convolutions: it would dequantise and "
+    "compute in floating point: use fp32 or fp16, or another runtime or device": "",
+    "ONNX Runtime cannot take tiny in fp16 (Could not find an implementation): try another runtime or precision": (
+        "Could not find an implementation"
+    ),
+    "shelly: 3 failed reads, the last one with MeasurementError: shelly: http://192.0.2.7 does not answer (refused); "
+    "see whether it is up": "refused",
+    "rapl: RAPL: the counters stand at 0, as in most virtual machines: measure on the host, or use a wall meter": "",
+    "modbus: meter0_power_w: 2 faults, the last one: 7e9 is beyond what can be": "",
+    "nvml: NVML does not start (NVML Shared Library Not Found): install the NVIDIA driver; start a container with "
+    "`--gpus all`": "NVML Shared Library Not Found",
+    "excluded by the study (rule 2): on a CPU ONNX Runtime shows it (all 6 configurations)": "",
+    "excluded by the study (memory): zu groß": "zu groß",
+    "no load keeps the limit of 15.0 ms: the lowest percentile 90 seen is 64.8 ms, a lone batch takes 74.1 ms; LoadGen "
+    "says INVALID: the latency limit is not kept; it advises: Reduce target QPS": "Reduce target QPS",
+    "does not fit in memory (vit-b-16 at batch 32 does not fit on cuda:0)": "",
+}
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_what_others_said_stays_within_a_translated_sentence(text):
+    """Refusals and faults of our own are German as a whole; of what a library or a person said only that is marked."""
+    with speaking("de"):
+        told = recorded(text)
+    inside = re.findall(f"{FOREIGN[0]}(.*?){FOREIGN[1]}", told)
+    assert inside == ([REFUSALS[text]] if REFUSALS[text] else [])
+    assert re.sub(f"{FOREIGN[0]}.*?{FOREIGN[1]}", "", told) != re.sub(re.escape(REFUSALS[text]), "", text)
 
 
 def test_thousands_and_decimals_change_places():

@@ -34,6 +34,61 @@ Examples:
 """
 
 
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(help="Names of the catalog (wattwerk models), ONNX files, package.module:factory."),
+]
+Runtime = Annotated[str | None, typer.Option("--runtime", "-r", help="Runtimes, with commas between; all.")]
+Precision = Annotated[str | None, typer.Option("--precision", "-p", help="fp32, tf32, bf16, fp16, int8; all.")]
+Batch = Annotated[str | None, typer.Option("--batch", "-b", help="Batch sizes, such as 1,2,4,8,16,32.")]
+Device = Annotated[str | None, typer.Option("--device", "-d", help="Devices, such as cpu or cuda:0; auto.")]
+Threads = Annotated[str | None, typer.Option("--threads", "-t", help="Thread counts on the CPU.")]
+Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE for the runtime; repeatable.")]
+Weights = Annotated[str | None, typer.Option(help="Real weights: .onnx, .safetensors or a hub id.")]
+InputShape = Annotated[str | None, typer.Option(help="One sample's shape, such as 3,224,224.")]
+IsPipeline = Annotated[
+    bool, typer.Option("--pipeline", help="Measure from photos to results: pre-processing, inference, the rest.")
+]
+Processing = Annotated[
+    str | None, typer.Option(help="With --pipeline: sequential, vectorised (the default), overlapped; all.")
+]
+Images = Annotated[Path | None, typer.Option(help="With --pipeline: a folder of photos.")]
+Dataset = Annotated[
+    Path | None,
+    typer.Option(help="Accuracy beside speed: class folders, a labels file, COCO json, masks; or photos alone."),
+]
+DatasetLimit = Annotated[int | None, typer.Option(help="Photos of the data set at most, evenly spread.")]
+Calibration = Annotated[Path | None, typer.Option(help="With --dataset: photos to calibrate int8 with.")]
+Full = Annotated[bool | None, typer.Option("--full/--quick", help="Energy windows of 10 s, or of 2 s (the default).")]
+Iterations = Annotated[int | None, typer.Option(help="Timed iterations (200).")]
+Warmup = Annotated[int | None, typer.Option(help="Untimed iterations before (20).")]
+Windows = Annotated[int | None, typer.Option(help="Energy windows (5).")]
+WindowS = Annotated[float | None, typer.Option(help="Length of an energy window in seconds.")]
+IdleS = Annotated[float | None, typer.Option(help="Length of an idle measurement in seconds.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights, inputs and order (0).")]
+Streams = Annotated[str | None, typer.Option(help="Sessions that run at once, such as 1,2,4.")]
+Together = Annotated[bool, typer.Option("--together", help="All models at once, beside each alone.")]
+Scenario = Annotated[
+    str | None, typer.Option(help="Load by LoadGen: single-stream, multi-stream, server, offline; all.")
+]
+LatencyLimit = Annotated[float | None, typer.Option(help="How many seconds a query may take.")]
+Percentile = Annotated[float | None, typer.Option(help="Percent of the queries that keep the limit.")]
+Study = Annotated[
+    str | None, typer.Option(help="A study file, or the name of one: ipa. Models and -r -p -b -d take a part of it.")
+]
+Estimate = Annotated[
+    bool,
+    typer.Option("--estimate", help="Tell how much there is to do and how long it takes; with --resume, of the rest."),
+]
+ConfigFile = Annotated[Path | None, typer.Option(help="A TOML file with all of this.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the last sweep that was cut off.")]
+Report = Annotated[Path | None, typer.Option(help="Where the report goes (in WATTWERK_HOME).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output, and nothing else there.")]
+
+#: Options that are deviations from the procedure.
+_PROCEDURE = ("iterations", "warmup", "windows", "window_s", "idle_s", "seed")
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
     app.command(epilog=_EXAMPLES)(bench)
@@ -55,112 +110,79 @@ def _absolute(path: Path | None) -> str | None:
 
 
 def bench(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(help="Names of the catalog (wattwerk models), ONNX files, package.module:factory."),
-    ] = None,
-    runtime: Annotated[str | None, typer.Option("--runtime", "-r", help="Runtimes, with commas between; all.")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", "-p", help="fp32, tf32, bf16, fp16, int8; all.")
-    ] = None,
-    batch: Annotated[str | None, typer.Option("--batch", "-b", help="Batch sizes, such as 1,2,4,8,16,32.")] = None,
-    device: Annotated[str | None, typer.Option("--device", "-d", help="Devices, such as cpu or cuda:0; auto.")] = None,
-    threads: Annotated[str | None, typer.Option("--threads", "-t", help="Thread counts on the CPU.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="KEY=VALUE for the runtime; repeatable.")
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="Real weights: .onnx, .safetensors or a hub id.")] = None,
-    input_shape: Annotated[str | None, typer.Option(help="One sample's shape, such as 3,224,224.")] = None,
-    pipeline: Annotated[
-        bool, typer.Option("--pipeline", help="Measure from photos to results: pre-processing, inference, the rest.")
-    ] = False,
-    processing: Annotated[
-        str | None, typer.Option(help="With --pipeline: sequential, vectorised (the default), overlapped; all.")
-    ] = None,
-    images: Annotated[Path | None, typer.Option(help="With --pipeline: a folder of photos.")] = None,
-    dataset: Annotated[
-        Path | None,
-        typer.Option(help="Accuracy beside speed: class folders, a labels file, COCO json, masks; or photos alone."),
-    ] = None,
-    dataset_limit: Annotated[int | None, typer.Option(help="Photos of the data set at most, evenly spread.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="With --dataset: photos to calibrate int8 with.")] = None,
-    full: Annotated[
-        bool | None, typer.Option("--full/--quick", help="Energy windows of 10 s, or of 2 s (the default).")
-    ] = None,
-    iterations: Annotated[int | None, typer.Option(help="Timed iterations (200).")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Untimed iterations before (20).")] = None,
-    windows: Annotated[int | None, typer.Option(help="Energy windows (5).")] = None,
-    window_s: Annotated[float | None, typer.Option(help="Length of an energy window in seconds.")] = None,
-    idle_s: Annotated[float | None, typer.Option(help="Length of an idle measurement in seconds.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, inputs and order (0).")] = None,
-    streams: Annotated[str | None, typer.Option(help="Sessions that run at once, such as 1,2,4.")] = None,
-    together: Annotated[bool, typer.Option("--together", help="All models at once, beside each alone.")] = False,
-    scenario: Annotated[
-        str | None, typer.Option(help="Load by LoadGen: single-stream, multi-stream, server, offline; all.")
-    ] = None,
-    latency_limit: Annotated[float | None, typer.Option(help="How many seconds a query may take.")] = None,
-    percentile: Annotated[float | None, typer.Option(help="Percent of the queries that keep the limit.")] = None,
-    study: Annotated[
-        str | None,
-        typer.Option(help="A study file, or the name of one: ipa. Models and -r -p -b -d take a part of it."),
-    ] = None,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Tell how much there is to do and how long it takes, and stop.")
-    ] = False,
-    config: Annotated[Path | None, typer.Option(help="A TOML file with all of this.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the last sweep that was cut off.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Where the report goes (in WATTWERK_HOME).")] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on the standard output, and nothing else there.")
-    ] = False,
+    models: Models = None,
+    runtime: Runtime = None,
+    precision: Precision = None,
+    batch: Batch = None,
+    device: Device = None,
+    threads: Threads = None,
+    option: Options = None,
+    weights: Weights = None,
+    input_shape: InputShape = None,
+    pipeline: IsPipeline = False,
+    processing: Processing = None,
+    images: Images = None,
+    dataset: Dataset = None,
+    dataset_limit: DatasetLimit = None,
+    calibration: Calibration = None,
+    full: Full = None,
+    iterations: Iterations = None,
+    warmup: Warmup = None,
+    windows: Windows = None,
+    window_s: WindowS = None,
+    idle_s: IdleS = None,
+    seed: Seed = None,
+    streams: Streams = None,
+    together: Together = False,
+    scenario: Scenario = None,
+    latency_limit: LatencyLimit = None,
+    percentile: Percentile = None,
+    study: Study = None,
+    estimate: Estimate = False,
+    config: ConfigFile = None,
+    resume: Resume = False,
+    report: Report = None,
+    json: Json = False,
 ) -> None:
     """Measure latency, throughput, power and energy of models.
 
     Without options it takes onnxruntime, fp32, batch 1 and the best device, and is done within a minute.
     Exit code 1 if no configuration gave a result.
     """
+    asked = _asked(locals())
     from wattwerk import terminal
     from wattwerk.bench import campaign
 
     sys.path.append(str(Path.cwd()))  # a factory mostly lies beside the user; the worker gets the same path
-    asked: dict[str, Any] = {
-        "models": tuple(models or ()),
-        "runtimes": _words(runtime),
-        "precisions": _words(precision),
-        "batches": _numbers(batch, "--batch"),
-        "devices": _words(device),
-        "threads": _numbers(threads, "--threads"),
-        "options": cli_codec.pairs(option or [], "--option", "channels_last=true"),
-        "weights": weights,
-        "input_shape": _numbers(input_shape, "--input-shape") or None,
-        "full": full,
-        "pipeline": pipeline or None,
-        "processings": _words(processing),
-        "images": _absolute(images),
-        "dataset": _absolute(dataset),
-        "dataset_limit": dataset_limit,
-        "calibration": _absolute(calibration),
-        "procedure": {
-            "iterations": iterations,
-            "warmup": warmup,
-            "windows": windows,
-            "window_s": window_s,
-            "idle_s": idle_s,
-            "seed": seed,
-        },
-        "streams": _numbers(streams, "--streams"),
-        "together": together or None,
-        "scenarios": _words(scenario),
-        "load": {"latency_limit_s": latency_limit, "percentile": percentile},
-    }
-    if estimate and resume:
-        raise ConfigError("--estimate and --resume do not go together", "leave one of them out")
     if estimate:
-        _show_forecast(campaign.estimate(asked, config, study=study), json)
+        _show_forecast(campaign.estimate(asked, config, study=study, resume=resume), json)
         return
     with terminal.SweepProgress(shown=not json) as progress:
         outcome = campaign.bench(asked, config, study=study, resume=resume, report=report, listener=progress)
     _show_outcome(outcome, json)
+
+
+def _asked(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the command as keys of ``plan.Request``."""
+    return {
+        "models": tuple(options["models"] or ()),
+        "runtimes": _words(options["runtime"]),
+        "precisions": _words(options["precision"]),
+        "batches": _numbers(options["batch"], "--batch"),
+        "devices": _words(options["device"]),
+        "threads": _numbers(options["threads"], "--threads"),
+        "options": cli_codec.pairs(options["option"] or [], "--option", "channels_last=true"),
+        "input_shape": _numbers(options["input_shape"], "--input-shape") or None,
+        "pipeline": options["pipeline"] or None,
+        "processings": _words(options["processing"]),
+        "streams": _numbers(options["streams"], "--streams"),
+        "together": options["together"] or None,
+        "scenarios": _words(options["scenario"]),
+        "load": {"latency_limit_s": options["latency_limit"], "percentile": options["percentile"]},
+        "procedure": {key: options[key] for key in _PROCEDURE},
+        **{key: options[key] for key in ("weights", "full", "dataset_limit")},
+        **{key: _absolute(options[key]) for key in ("images", "dataset", "calibration")},
+    }
 
 
 def _show_forecast(forecast: Any, json: bool) -> None:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, lru_cache, reduce
 from importlib import resources
 from typing import Final
 
@@ -28,6 +28,9 @@ FOREIGN: Final = ("\u2068", "\u2069")
 
 #: placeholders of recorded texts that stand for what others said; all other ones stand for numbers and names
 _SENTENCES: Final = frozenset({"error", "reason", "words"})
+#: what may stand before a recorded text and a colon: a meter, a channel, a kind of error
+_NAME: Final = re.compile(r"\[?[A-Za-z][\w.-]*\]?")
+_MOST_PARTS: Final = 50
 _NUMBER: Final = re.compile(r"[+-]?[\d.]+ ?(%|[a-zA-Zµ]{1,2})?")
 _language: ContextVar[str] = ContextVar("language", default="en")
 
@@ -93,10 +96,12 @@ def recorded(text: str) -> str:
     """
     if _language.get() == "en" or not text:
         return text
-    found = _recorded(text, _language.get())
+    known = len(re.findall("[:;,] ", text)) <= _MOST_PARTS  # what is longer is none of ours
+    found = _recorded(text, _language.get()) if known else None
     return f"{FOREIGN[0]}{text}{FOREIGN[1]}" if found is None else found
 
 
+@lru_cache(maxsize=1024)
 def _recorded(text: str, language: str) -> str | None:
     """Return the translation of a recorded text, as a whole or part by part; None where something is not known."""
     if told := _list(text, "; ", language):
@@ -104,7 +109,31 @@ def _recorded(text: str, language: str) -> str | None:
     for pattern, other in recorded_texts(language):
         if match := pattern.fullmatch(text):
             return other.format(**{name: _part(name, part, language) for name, part in match.groupdict().items()})
-    return _list(text, ", ", language)
+    if told := _list(text, ", ", language) or _after_name(text, language):
+        return told
+    found = [told for mark in ("; ", ": ") if (told := _as_far_as_known(text, mark, language))]
+    return min(found, key=_foreign_length, default=None)
+
+
+def _after_name(text: str, language: str) -> str | None:
+    """Return the translation of a text that follows a name and a colon."""
+    name, mark, rest = text.partition(": ")
+    known = _recorded(rest, language) if mark and _NAME.fullmatch(name) else None
+    return f"{name}: {known}" if known else None
+
+
+def _foreign_length(text: str) -> int:
+    return sum(len(part.partition(FOREIGN[1])[0]) for part in text.split(FOREIGN[0])[1:])
+
+
+def _as_far_as_known(text: str, mark: str, language: str) -> str | None:
+    """Return the translation of the front, such as what failed, with the rest marked if it is not known."""
+    parts = text.split(mark)
+    for count in range(len(parts) - 1, 0, -1):
+        if front := _recorded(mark.join(parts[:count]), language):
+            rest = mark.join(parts[count:])
+            return f"{front}{mark}{_recorded(rest, language) or f'{FOREIGN[0]}{rest}{FOREIGN[1]}'}"
+    return None
 
 
 def _list(text: str, mark: str, language: str) -> str | None:
@@ -118,6 +147,9 @@ def _part(name: str, text: str, language: str) -> str:
     first, _, second = text.partition(" and ")
     if second and _NUMBER.fullmatch(first) and _NUMBER.fullmatch(second):
         return t("{first} and {second}", first=localised(first), second=localised(second))
+    words = text.split(" or ")
+    if len(words) > 1 and not any(" " in word for word in words):
+        return reduce(lambda front, last: t("{front} or {last}", front=front, last=last), words)
     if _NUMBER.fullmatch(text):
         return re.sub(r"(?<=\d)%", " %", localised(text))
     known = _recorded(text, language)
@@ -138,7 +170,9 @@ def recorded_texts(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
 
 def _pattern(text: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", text)
-    named = (f"(?P<{part}>.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
+    # only what others said may hold a semicolon: else it is where the next text begins
+    wild = {part: ".+?" if part in _SENTENCES else "[^;]+?" for part in parts[1::2]}
+    named = (f"(?P<{part}>{wild[part]})" if index % 2 else re.escape(part) for index, part in enumerate(parts))
     return re.compile("".join(named), re.DOTALL)
 
 

@@ -51,7 +51,7 @@ class Status(StrEnum):
     FAILED = "failed"
     OUT_OF_MEMORY = "out_of_memory"
     UNSUPPORTED = "unsupported"
-    SKIPPED = "skipped"  # a study had no time left for it
+    SKIPPED = "skipped"  # a study had no time left for it, or a rule of it excludes it
 
 
 class Figure(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -95,14 +95,15 @@ class Store:
         """Close the file."""
         self._connection.close()
 
-    def add(self, record: Record) -> None:
-        """Store a record; it is on the disk when the call returns.
+    def add(self, *records: Record) -> None:
+        """Store a record, or several that belong together: all of them are on the disk when the call returns, or none.
 
         Raises:
             StoreError: The disk is full or the file is locked for too long; earlier records are untouched.
         """
         with self._transaction():
-            self._connection.execute("INSERT INTO records VALUES (?, ?)", (record.id, to_json(record).decode()))
+            rows = [(record.id, to_json(record).decode()) for record in records]
+            self._connection.executemany("INSERT INTO records VALUES (?, ?)", rows)
 
     def records(self, group: str | None = None) -> list[Record]:
         """Return the records, oldest first; of one sweep or series if ``group`` is given."""

@@ -322,13 +322,15 @@ def forecast_table(forecast: Forecast) -> Table:
     """Return what a sweep will do, a line for each configuration; what will not run is dim."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Configuration", overflow="fold")
-    for name in ("Iteration", "Time"):
+    for name in ("Iteration", "Time", "At least", "At most"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("From", overflow="fold")
     for row in forecast.rows:
-        iteration = format_value("iteration_s", row.expected.iteration_s, 2)
-        whole = "too long" if row.reason else rough_time(row.expected.total_s)
-        cells = (row.configuration.label(), iteration, whole, row.expected.basis)
+        its = row.expected
+        bounds = (rough_time(its.low_s), rough_time(its.high_s)) if not row.reason else ("", "")
+        whole = "too long" if row.reason else rough_time(its.total_s)
+        iteration = format_value("iteration_s", its.iteration_s, 2)
+        cells = (row.configuration.label(), iteration, whole, *bounds, "; ".join((its.basis, *its.more)))
         table.add_row(*map(Text, cells), style="dim" if row.reason else "")
     return table
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from tests.bench.samples import laptop_sweep, large_sweep, latencies, record, server_sweep, troubled_sweep
 
+from wattwerk.bench.labels import lane_order
 from wattwerk.bench.report import render_report, write_report
 from wattwerk.bench.report.bars import Bar, bar_chart
 from wattwerk.bench.report.base import axis_unit
@@ -181,6 +182,13 @@ def test_modelled_values_carry_their_bounds():
     low = [x - minus for x, minus in zip(bars["x"], bars["error_x"]["arrayminus"], strict=True)]
     expected = {r.figures["cpu_power_w"].low for r in records if r.status is Status.OK}
     assert low == pytest.approx([expected.pop()] * 8, rel=1e-4)
+
+
+def test_lanes_are_in_the_order_of_their_numbers():
+    """4 streams stand before 16, which the alphabet does not know, and precisions in their own order."""
+    four, sixteen = "torch · 4 streams", "torch · 16 streams"
+    lanes = [(sixteen, "fp32"), (four, "int8"), (four, "fp32"), ("torch", "bf16")]
+    assert sorted(lanes, key=lambda pair: lane_order(*pair)) == [lanes[3], lanes[2], lanes[1], lanes[0]]
 
 
 def test_batch_axis_is_logarithmic_to_base_two():

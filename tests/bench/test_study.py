@@ -55,6 +55,29 @@ def planned(folder: Path, text: str, wanted: Filter | None = None) -> Sweep:
         (BLOCK + "[procedure]\nwindows = 1\n", "[procedure]: windows is 1"),
         (BLOCK + "[[rule]]\nmodels = ['resnet-18']\n", "[[rule]] 1: it does nothing"),
         (
+            BLOCK + "dataset = 'nowhere'\n",
+            "[[block]] 1 (latency): key dataset: there is no folder",
+        ),
+        (BLOCK + "dataset_limit = 5\n", "[[block]] 1 (latency): key dataset_limit without dataset: add dataset = "),
+        (BLOCK + "calibration = 'x'\n", "key calibration without dataset: add dataset = "),
+        ("dataset_limit = 5\n" + BLOCK, "mine.toml: key dataset_limit without dataset"),
+        ("dataset = 'nowhere'\n" + BLOCK, "mine.toml: key dataset: there is no folder"),
+        (BLOCK + "dataset = 'x'\ndataset_limit = 0\n", "key dataset_limit: 0 is not possible: use 1 or more"),
+        (BLOCK + "dataset_limit = 'few'\n", "key dataset_limit: Expected `int | null`, got `str`: write it like"),
+        (
+            BLOCK + "dataset = 'x'\nscenarios = ['offline']\n",
+            "key dataset does not go with key scenarios: leave one of them out, or write two blocks",
+        ),
+        (BLOCK + "dataset = 'x'\nstreams = [1, 2]\n", "key dataset does not go with key streams"),
+        (BLOCK + "processings = ['sequential']\nstreams = [2]\n", "key processings does not go with key streams"),
+        (BLOCK + "together = true\n", "[[block]] 1 (latency): key together needs several models: name two or more"),
+        (BLOCK + "together = 'yes'\n", "key together: Expected `bool`, got `str`: write it like together = true"),
+        (BLOCK + "together = true\nstreams = [2]\n", "key streams does not go with key together"),
+        (
+            BLOCK + 2 * "[[rule]]\nname = 'a'\nbatches = [8]\nexclude = 'x'\n",
+            "two rules are called 'a': give each rule a name of its own",
+        ),
+        (
             BLOCK + "[[rule]]\nblocks = ['latenci']\nexclude = 'x'\n",
             "[[rule]] 1: key blocks: there is no block 'latenci'",
         ),
@@ -105,6 +128,8 @@ def test_rules_change_the_procedure_and_exclude(tmp_path: Path) -> None:
     made = {(c.model, c.batch): sweep.procedure_of(c) for c in sweep.configurations}
     assert sweep.course is not None
     assert sweep.course.excluded_count == 1
+    (excluded,) = sweep.course.excluded
+    assert (excluded.configuration.batch, excluded.told()) == (16, "excluded by the study (rule 1): memory")
     assert ("resnet-18", 16) not in made
     assert len(made) == 5
     assert {key: procedure.iterations for key, procedure in made.items() if procedure.iterations != 50} == {
@@ -148,3 +173,18 @@ def test_the_first_block_decides_what_two_ask_for(tmp_path: Path) -> None:
     ranks = dict(zip((c.batch for c in sweep.configurations), sweep.course.ranks, strict=True))
     assert ranks == {1: 0, 2: 1}
     assert Sweep.from_json(sweep.to_json()) == sweep
+
+
+def test_what_is_excluded_in_one_block_and_wanted_in_another_is_measured(tmp_path: Path) -> None:
+    """A rule of one block does not hide what another block asks for; several that a rule excludes share a line."""
+    text = (
+        BLOCK + 'devices = ["cpu"]\nbatches = [1, 2, 4]\n'
+        '[[block]]\nname = "more"\nmodels = ["resnet-18"]\ndevices = ["cpu"]\nbatches = [2]\n'
+        '[[rule]]\nname = "few"\nblocks = ["latency"]\nexclude = "no time"\n'
+    )
+    sweep = planned(tmp_path, text)
+    assert [configuration.batch for configuration in sweep.configurations] == [2]
+    assert sweep.course is not None
+    assert [(each.rule, each.count) for each in sweep.course.excluded] == [("few", 2)]
+    with pytest.raises(ConfigError, match=r"its rules exclude all 2 \(few: no time\)"):
+        planned(tmp_path, text, Filter(batches=(1, 4)))

@@ -61,17 +61,27 @@ def test_a_killed_study_goes_on_where_it_was(tiny_onnx: Path, tmp_path: Path) ->
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     before = stored()
-    assert 1 <= Counter(before.values())[Status.OK] < 3
+    done = Counter(before.values())[Status.OK]
+    assert 1 <= done < 3
+    rest = subprocess.run(
+        command("--study", str(path), "--resume", "--estimate", "--json"), capture_output=True, text=True, check=True
+    )
+    told = json.loads(rest.stdout)
+    assert (told["done_count"], told["configurations_count"]) == (done, 3 - done)
+    assert stored() == before
     again = subprocess.run(
         command("--study", str(path), "--resume", "--json"), capture_output=True, text=True, check=True
     )
     after = stored()
     assert before.items() <= after.items()
-    assert Counter(after.values()) == {Status.OK: 3, Status.UNSUPPORTED: 1}
+    assert Counter(after.values()) == {Status.OK: 3, Status.UNSUPPORTED: 1, Status.SKIPPED: 1}
     outcome = json.loads(again.stdout)
     assert Path(outcome["report"]).is_file()
     batches = [(r["setup"]["batch"], r["setup"]["device"]) for r in outcome["records"]]
-    assert sorted(batches) == [(1, "cpu"), (1, "rocket"), (2, "cpu"), (4, "cpu")]
+    assert sorted(batches) == [(1, "cpu"), (1, "rocket"), (2, "cpu"), (4, "cpu"), (8, "cpu")]
+    (excluded,) = [r for r in outcome["records"] if r["status"] == "skipped"]
+    assert excluded["reason"] == "excluded by the study (rule 1): not asked for"
+    assert excluded["setup"]["protocol"]["rule"] == "rule 1"
     refused = subprocess.run(command("--study", str(path), "--resume"), capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert "no sweep of the study" in refused.stderr
@@ -87,6 +97,9 @@ def test_an_estimate_measures_nothing_and_study_options_are_checked(tiny_onnx: P
     found = json.loads(told.stdout)
     assert found["configurations_count"] == 3
     assert found["excluded_count"] == 1
+    (excluded,) = found["excluded"]
+    assert (excluded["rule"], excluded["reason"]) == ("rule 1", "not asked for")
+    assert found["low_s"] <= found["total_s"] <= found["high_s"]
     assert [(each["count"], "rocket" in each["reason"]) for each in found["left_out"]] == [(4, True)]
     assert 3 < found["total_s"] < 60
     assert not stored()

@@ -84,6 +84,17 @@ def test_a_read_that_was_held_up_tells_from_when_to_when() -> None:
     assert np.min(quick.time_ns - quick.unmoved_ns) == 0
 
 
+def test_an_interval_that_ends_within_a_read_is_waited_for() -> None:
+    """A read that had begun before the end says too little about it: the next one is waited for."""
+    with Recorder([fake(delay_s=0.1)], rate_hz=20) as recorder:
+        recorder.await_ready()
+        for _ in range(6):
+            start = time.perf_counter_ns()
+            time.sleep(0.15)
+            end = time.perf_counter_ns()
+            assert recorder.trace(until_ns=end).energy("fake_energy_j", start, end).value_j > 0
+
+
 def test_without_ticks_the_rate_is_kept() -> None:
     """At 50 Hz samples come 20 ms apart."""
     with Recorder([HOST], rate_hz=50) as recorder:

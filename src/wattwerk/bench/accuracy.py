@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -81,12 +82,15 @@ class Examination:
         self._dataset = _dataset(configuration.dataset, configuration.dataset_limit)
         self._truth = truth_of(self._dataset, self._plain, model)
         self._seen: Seen | None = None
+        self._pass_s = 0.0
         self._trouble = ""
 
     def look(self, session: Session) -> None:
         """Run the data set through a loaded model, whose timed call is bound anew; what fails is told later."""
+        start = time.perf_counter_ns()
         try:
             self._seen = self._through(session, self._configuration)
+            self._pass_s = (time.perf_counter_ns() - start) / 1e9
         except Exception as error:  # whatever goes wrong here must not cost what was timed
             self._trouble = _words(error)
 
@@ -104,7 +108,8 @@ class Examination:
             return {_main_name(self._facts, self._truth): unavailable(_words(error))}
         refused = self._seen.refused
         note = f"{len(refused)} more files are no photos" if refused else None
-        return found | {"accuracy_images_count": measured(len(self._seen.answers), note=note)}
+        count = measured(len(self._seen.answers), note=note)
+        return found | {"accuracy_images_count": count, "accuracy_pass_s": measured(self._pass_s)}
 
     def _through(self, session: Session, configuration: Configuration) -> Seen:
         """Run all photos through a model; the last batch is filled up with its first photo."""

@@ -145,11 +145,17 @@ def _sweep(given: dict[str, Any], config: Path | None, study: str | None) -> Swe
     return sweep_of(read(study), wanted, given.get("images"))
 
 
-def estimate(asked: dict[str, Any], config: Path | None, *, study: str | None = None) -> Forecast:
+def estimate(asked: dict[str, Any], config: Path | None, *, study: str | None = None, resume: bool = False) -> Forecast:
     """Tell what ``bench`` would do, and measure nothing; the arguments and errors are those of ``bench``."""
-    sweep = _sweep(_given(asked), config, study)
+    given = _given(asked)
     with Store() as store:
-        return forecast(sweep, sweep.configurations, [], store.records())
+        if not resume:
+            sweep = _sweep(given, config, study)
+            return forecast(sweep, sweep.configurations, [], store.records())
+        sweep, held = _unfinished(store, given, config, study, Silence())
+        held.release()
+        done = store.records(sweep.id)
+        return forecast(sweep, remaining(sweep, done), done, store.records())
 
 
 def _unfinished(

@@ -81,7 +81,7 @@ def read(reference: str, limit: int | None = None) -> Dataset:
     """
     path = Path(reference).expanduser()
     if not path.exists():
-        raise ConfigError(f"there is no folder {path}", "check --dataset")
+        raise ConfigError(f"there is no folder {path}", "check the path")
     found = _of_file(path, reference) if path.is_file() else _of_folder(path, reference)
     if not found.items:
         raise ConfigError(f"there is no photo in {path}", f"use {', '.join(sorted(SUFFIXES))}; {_HINT}")
@@ -108,7 +108,7 @@ def _of_folder(folder: Path, reference: str) -> Dataset:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise ConfigError(f"cannot read the folder {folder} ({error.strerror})", "check --dataset") from error
+        raise ConfigError(f"cannot read the folder {folder} ({error.strerror})", "check the path") from error
     annotations = [each for place in (folder, folder / _ANNOTATIONS) for each in _files(place, {".json"})]
     tables = [each for each in _files(folder, {*_DELIMITERS, ".txt"}) if each.stem.lower() not in ("readme", "license")]
     masks = _files(folder / _MASKS, {".png"})
@@ -148,7 +148,9 @@ def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
 
 def _single(files: Sequence[Path], folder: Path) -> Path:
     if len(files) > 1:
-        raise ConfigError(f"{folder} has several: {_shown(file.name for file in files)}", "name one with --dataset")
+        raise ConfigError(
+            f"{folder} has several: {_shown(file.name for file in files)}", "name one of them in place of the folder"
+        )
     return files[0]
 
 
@@ -247,7 +249,7 @@ def annotations_of(path: Path) -> dict[str, Any]:
         for category in content["categories"]:
             _ = int(category["id"]), str(category["name"])
     except OSError as error:
-        raise ConfigError(f"cannot read {path} ({error.strerror})", "check --dataset") from error
+        raise ConfigError(f"cannot read {path} ({error.strerror})", "check the path") from error
     except (ValueError, KeyError, TypeError) as error:
         told = f"{type(error).__name__}: {error}"
         raise ConfigError(

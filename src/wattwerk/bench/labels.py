@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -157,6 +158,12 @@ def precision_order(precision: str) -> int:
     return PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
 
 
+def lane_order(lane: str, precision: str = "") -> tuple[list[tuple[int, str]], int]:
+    """Return the key by which lanes and their precisions are sorted: 4 streams stand before 16."""
+    parts = [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"([0-9]+)", lane) if part]
+    return parts, precision_order(precision)
+
+
 def default_of(records: Sequence[Record]) -> Record | None:
     """Return what a person gets who chooses nothing: the plainest runtime, fp32, the smallest batch.
 
@@ -263,6 +270,8 @@ def _thread_words(record: Record) -> str:
 
 
 def _stream_words(record: Record) -> str:
+    if record.setup.protocol.get("beside"):
+        return ""  # its name says what ran at the same time
     count = streams_of(record)
     return t("{count} streams", count=count) if count > 1 else t("1 stream")
 

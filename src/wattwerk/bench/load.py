@@ -197,6 +197,18 @@ def load_of(scenario: Scenario, task: str, batch: int, wishes: Wishes, *, full: 
     )
 
 
+def sizes_of(load: Load, batch: int) -> list[int]:
+    """Return the batch sizes that are loaded: powers of two up to the largest where the number of samples varies."""
+    if load.scenario == "single-stream":
+        return [1]
+    if load.scenario == "multi-stream":
+        most = min(batch, load.samples_per_query)
+        return sorted({most, load.samples_per_query % most or most})
+    if load.scenario == "offline":
+        return [batch]
+    return sorted({batch, *(1 << power for power in range(batch.bit_length()) if 1 << power < batch)})
+
+
 def official_percentile(official: Any, scenario: Scenario) -> float:
     """Return the percentile that MLPerf looks at, in percent; of ``offline``, which has none, the one of its log."""
     field = {"single-stream": "single_stream", "multi-stream": "multi_stream", "server": "server"}.get(scenario)

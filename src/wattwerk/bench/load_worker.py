@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from wattwerk.bench import worker
-from wattwerk.bench.load import Load, loadgen, settings
+from wattwerk.bench.load import Load, loadgen, settings, sizes_of
 from wattwerk.bench.load_search import Probe, highest_load
 from wattwerk.bench.loadgen import Clock, System, clock_of, latencies_ns, percentile_ns, run
 from wattwerk.bench.loadgen_log import TRACE, Log, SampleTimes, read_log, read_times
@@ -162,7 +162,7 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
     tell("loading")
     model = worker.model_of(configuration.model, configuration.weights, configuration.input_shape, procedure.seed)
     load_start = perf_counter_ns()
-    with _sessions(configuration, procedure, model, _sizes(load, configuration.batch)) as (sessions, calls):
+    with _sessions(configuration, procedure, model, sizes_of(load, configuration.batch)) as (sessions, calls):
         load_ns = perf_counter_ns() - load_start
         tell("warming up")
         warmup = sum(worker.warm_up(call, procedure)[0] for call in calls.values())
@@ -205,18 +205,6 @@ def measure(configuration: Configuration, procedure: Procedure, tell: Callable[[
         kept=not probes or found is not None,
         **seen,
     )
-
-
-def _sizes(load: Load, batch: int) -> list[int]:
-    """Return the batch sizes that are loaded: powers of two up to the largest where the number of samples varies."""
-    if load.scenario == "single-stream":
-        return [1]
-    if load.scenario == "multi-stream":
-        most = min(batch, load.samples_per_query)
-        return sorted({most, load.samples_per_query % most or most})
-    if load.scenario == "offline":
-        return [batch]
-    return sorted({batch, *(1 << power for power in range(batch.bit_length()) if 1 << power < batch)})
 
 
 @contextmanager

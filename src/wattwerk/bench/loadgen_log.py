@@ -131,7 +131,7 @@ def _reason(values: dict[str, Any]) -> str:
     }
     broken = [words for key, words in conditions.items() if values.get(key) is False]
     told = " ".join(str(values.get("result_invalid_reason", "")).split())
-    return "; ".join(broken) + (f" ({told.rstrip('.')})" if told and broken else told)
+    return "; ".join([*broken, f"it advises: {told.rstrip('.')}"] if told and broken else broken or [told])
 
 
 def read_times(folder: Path) -> SampleTimes:

@@ -83,8 +83,9 @@ def _on(record: Record, telling: Sequence[int]) -> Record:
 def _with_pipeline(record: Record) -> Record:
     """Return the record with a name that says whether it was a pipeline, or which models ran at the same time."""
     name = record.subject.name
-    if (beside := record.setup.protocol.get("beside")) and not name.endswith(f"{beside})"):
-        return _called(record, t("{model} (beside {others})", model=name, others=beside))
+    if beside := record.setup.protocol.get("beside"):
+        told = t(" (beside {others})", others=beside)
+        return record if name.endswith(told) else _called(record, name + told)
     if not record.setup.protocol.get("processing") or name.endswith(_PIPELINE):
         return record
     return _called(record, name + _PIPELINE)

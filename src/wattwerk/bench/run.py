@@ -10,7 +10,6 @@ from typing import Protocol
 
 import msgspec
 
-from wattwerk import machine
 from wattwerk.bench.energy import Idle
 from wattwerk.bench.estimate import Estimator
 from wattwerk.bench.evaluate import Context, evaluate
@@ -24,6 +23,7 @@ from wattwerk.bench.together import TogetherMeasurement, evaluate_members, refer
 from wattwerk.bench.worker import Measurement, Trouble
 from wattwerk.catalog import models
 from wattwerk.errors import MeasurementError, StoreError
+from wattwerk.machine import package_versions
 from wattwerk.metering.sensors import specs_here
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
@@ -127,7 +127,7 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
     procedure = sweep.procedure
     with Recorder(specs_here(), procedure.rate_hz) as recorder:
         heard.phase("measuring the idle machine")
-        platform = machine.describe(recorder.accelerators, recorder.limits)
+        platform = msgspec.structs.replace(recorder.platform, packages=package_versions())
         context = Context(platform, _idle(procedure, recorder), tuple(recorder.accelerators))
         _tell_left_out(sweep, store, context, heard)
         accelerator = next((each.name for each in platform.accelerators), "")
@@ -139,47 +139,63 @@ def _run(sweep: Sweep, open_ones: Sequence[Configuration], store: Store, heard: 
                 heard.expects(schedule.left_s(configuration))
                 heard.started(configuration, index, len(sweep.configurations))
                 records = _run_one(sweep, configuration, process, recorder, context, heard)
+                _keep(records, store, heard)
                 for record in records:
-                    store.add(record)
                     schedule.learn(record)
-                    heard.finished(record)
                 more = index < len(sweep.configurations)
                 if more and any(each.status is Status.INVALID and "throttled" in each.reason for each in records):
                     heard.phase("cooling down")
                     _cool_down(recorder)
         for configuration, reason in schedule.skipped():
-            record = _not_run(sweep, configuration, context, Status.SKIPPED, reason)
-            store.add(record)
-            heard.finished(record)
+            _keep(_not_run(sweep, configuration, context, Trouble(Status.SKIPPED, reason)), store, heard)
 
 
 def _tell_left_out(sweep: Sweep, store: Store, context: Context, heard: Listener) -> None:
-    """Store a record for what a study asks for and this machine cannot run, once."""
+    """Store a record for what a study asks for and does not measure, once."""
+    if sweep.course is None:
+        return
     told = {record.setup.protocol.get("configuration") for record in store.records(sweep.id)}
-    for left_out in sweep.course.left_out if sweep.course else ():
-        if _key(left_out.configuration) in told:
-            continue
-        shared = f"{left_out.reason} (all {left_out.count} configurations)"
-        reason = shared if left_out.count > 1 else left_out.reason
-        record = _not_run(sweep, left_out.configuration, context, Status.UNSUPPORTED, reason)
-        store.add(record)
+    for status, several in (
+        (Status.UNSUPPORTED, sweep.course.left_out),
+        (Status.SKIPPED, sweep.course.excluded),
+    ):
+        for each in several:
+            if _key(each.configuration) not in told:
+                reason = f"{each.told()} (all {each.count} configurations)" if each.count > 1 else each.told()
+                _keep(_not_run(sweep, each.configuration, context, Trouble(status, reason), each.rule), store, heard)
+
+
+def _keep(records: Sequence[Record], store: Store, heard: Listener) -> None:
+    """Store the records of one configuration, all or none."""
+    store.add(*records)
+    for record in records:
         heard.finished(record)
 
 
-def _not_run(sweep: Sweep, configuration: Configuration, context: Context, status: Status, reason: str) -> Record:
-    moment = now()
-    return Record(
-        id=new_id(),
-        kind="bench",
-        group=sweep.id,
-        subject=models.bare_subject(configuration.model),
-        platform=context.platform,
-        setup=_setup(sweep, configuration, Trouble(status, reason), []),
-        started_at=moment,
-        finished_at=moment,
-        status=status,
-        reason=reason,
-    )
+def _not_run(
+    sweep: Sweep, configuration: Configuration, context: Context, trouble: Trouble, rule: str = ""
+) -> list[Record]:
+    """Return why a configuration did not run, for each of its models."""
+    moment, together = now(), new_id()
+    setup = _setup(sweep, configuration, trouble, [])
+    if rule:
+        setup = msgspec.structs.replace(setup, protocol=setup.protocol | {"rule": rule})
+    subjects = [models.bare_subject(one) for one in references_of(configuration)]
+    return [
+        Record(
+            id=new_id(),
+            kind="bench",
+            group=sweep.id,
+            subject=subject,
+            platform=context.platform,
+            setup=_with_others(setup, subject, subjects, together),
+            started_at=moment,
+            finished_at=moment,
+            status=trouble.status,
+            reason=trouble.reason,
+        )
+        for subject in subjects
+    ]
 
 
 def _idle(procedure: Procedure, recorder: Recorder) -> Idle:

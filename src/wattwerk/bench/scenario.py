@@ -124,22 +124,29 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         scenario = f", {self.load.scenario}" if self.load else ""
         scenario += f", {self.streams} streams" if self.streams > 1 else ""
         scenario += f", {self.processing} pipeline" if self.processing else ""
+        scenario += ", accuracy" if self.dataset is not None else ""
         models = " + ".join((self.model, *self.beside))
         return f"{models}, {self.runtime} {self.precision}, batch {self.batch}, {self.device}{threads}{scenario}"
 
 
 class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a study asks for and this machine cannot run.
+    """What a study asks for and does not measure, since this machine cannot run it or a rule excludes it.
 
     Attributes:
         configuration: The first of the configurations that it holds for.
         count: How many there are.
         reason: Why.
+        rule: The name of the rule that excludes it; empty where this machine cannot run it.
     """
 
     configuration: Configuration
     count: int
     reason: str
+    rule: str = ""
+
+    def told(self) -> str:
+        """Return the reason in words, with the rule's name."""
+        return f"excluded by the study ({self.rule}): {self.reason}" if self.rule else self.reason
 
 
 class Course(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,6 +159,7 @@ class Course(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         budget_s: How long the whole may take, in seconds; 0 sets no limit.
         left_out: What cannot run on this machine.
         excluded_count: How many configurations the study's own rules exclude.
+        excluded: Which ones, and why; not kept in plans from before it was.
     """
 
     study: str
@@ -160,6 +168,7 @@ class Course(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     budget_s: float = 0.0
     left_out: tuple[LeftOut, ...] = ()
     excluded_count: int = 0
+    excluded: tuple[LeftOut, ...] = ()
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

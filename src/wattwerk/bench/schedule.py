@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from wattwerk.bench.estimate import Estimator, Expected, duration_s
+from wattwerk.bench.estimate import Estimator, Expected
+from wattwerk.bench.estimate_records import duration_s
 from wattwerk.bench.scenario import Configuration, Sweep
 from wattwerk.records import Record
 from wattwerk.units import format_value, rough_time
@@ -23,13 +24,16 @@ class Schedule:
         open_ones: Its configurations that have no record yet.
         records: Its records, of an earlier start.
         estimator: Estimates; learns from each record.
+
+    Attributes:
+        spent_s: How long the records of an earlier start took, in seconds.
     """
 
     def __init__(
         self, sweep: Sweep, open_ones: Sequence[Configuration], records: Sequence[Record], estimator: Estimator
     ) -> None:
         self._sweep, self._open, self._estimator = sweep, list(open_ones), estimator
-        self._spent_s = sum(duration_s(record) or 0.0 for record in records)
+        self.spent_s = _spent_s(records)
         self._start_s = time.monotonic()
 
     def next(self) -> Configuration | None:
@@ -89,7 +93,7 @@ class Schedule:
         return bool(limit_s) and expected.least_s > limit_s
 
     def _gone_s(self) -> float:
-        return self._spent_s + time.monotonic() - self._start_s
+        return self.spent_s + time.monotonic() - self._start_s
 
     def _reason(self, configuration: Configuration) -> str:
         expected = self._expect(configuration)
@@ -103,3 +107,9 @@ class Schedule:
             )
         budget_s = course.budget_s if course else 0.0
         return f"budget_s = {budget_s:g} is used up; it would take about {rough_time(expected.total_s)}"
+
+
+def _spent_s(records: Sequence[Record]) -> float:
+    """Return how long records took; those of models that ran at the same time took it together."""
+    lengths = {str(record.setup.protocol.get("together") or record.id): duration_s(record) or 0.0 for record in records}
+    return sum(lengths.values())

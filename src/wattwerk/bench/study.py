@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from wattwerk import config
+from wattwerk.bench import dataset
 from wattwerk.bench.load import SCENARIOS, Wishes
 from wattwerk.bench.pipeline import PROCESSINGS
 from wattwerk.bench.scenario import DEFAULT_RUNTIME, FULL, QUICK, Procedure
@@ -27,6 +28,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 ALL: Final = "all"
 AUTO: Final = "auto"
+#: How long a configuration may take that has a load or a data set, unless the file says otherwise.
+_LONG_TIMEOUT_S: Final = 6 * 3600.0
 _DEVICE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*")
 _EXAMPLES: Final = {
     "models": '["resnet-50"]',
@@ -42,6 +45,10 @@ _EXAMPLES: Final = {
     "budget_s": "1200",
     "batch_above": "8",
     "accelerated": "true",
+    "dataset": '"photos/"',
+    "dataset_limit": "500",
+    "calibration": '"other-photos/"',
+    "together": "true",
     "exclude": '"the reason"',
     "name": '"latency"',
     "title": '"My study"',
@@ -66,6 +73,10 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         streams: Numbers of sessions that run at once.
         scenarios: Load scenarios of MLPerf; empty for timed iterations.
         load: Deviations from the scenarios.
+        together: Whether all models run at the same time.
+        dataset: A data set, as ``dataset.read`` takes it; None for the study's own, empty for none.
+        dataset_limit: Photos of it at most.
+        calibration: A folder of photos to calibrate int8 with.
     """
 
     name: str
@@ -81,14 +92,25 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     streams: tuple[int, ...] = (1,)
     scenarios: tuple[str, ...] = ()
     load: dict[str, Any] = {}
+    together: bool = False
+    dataset: str | None = None
+    dataset_limit: int | None = None
+    calibration: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The key that makes it something else than timed iterations; empty where none does."""
+        found = {"together": self.together, "scenarios": self.scenarios, "streams": max(self.streams, default=1) > 1}
+        return next((key for key, there in found.items() if there), "")
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What holds for some configurations only; an empty condition holds for all, and all conditions have to hold.
 
     Attributes:
+        name: What it is called where it excludes something; by default ``rule 1``, ``rule 2`` in the order of the file.
         blocks: In these blocks.
-        models: For these models.
+        models: For these models; of several at once, where one of them is among these.
         runtimes: For these runtimes.
         precisions: For these precisions.
         devices: On these devices, or kinds of devices.
@@ -101,6 +123,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         procedure: How it is measured instead.
     """
 
+    name: str = ""
     blocks: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
@@ -123,6 +146,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         budget_s: How long the whole may take, in seconds; 0 sets no limit.
         full: Energy windows of 10 s instead of 2 s.
         procedure: Deviations from the procedure, for all.
+        dataset: A data set for all blocks that time iterations and name none.
+        dataset_limit: Photos of it at most.
+        calibration: A folder of photos to calibrate int8 with.
         block: The blocks, the most important first.
         rule: The rules; of several that hold for a configuration, later ones override earlier ones.
     """
@@ -131,6 +157,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     budget_s: float = 0.0
     full: bool = False
     procedure: dict[str, Any] = {}
+    dataset: str | None = None
+    dataset_limit: int | None = None
+    calibration: str | None = None
     block: tuple[dict[str, Any], ...]
     rule: tuple[dict[str, Any], ...] = ()
 
@@ -152,13 +181,19 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     blocks: tuple[Block, ...]
     rules: tuple[Rule, ...]
 
-    def procedure(self, changes: dict[str, Any], where: str) -> Procedure:
+    def procedure(self, changes: dict[str, Any], where: str, *, long: bool = False) -> Procedure:
         """Return how configurations are measured for which rules change this much.
+
+        Args:
+            changes: What rules change.
+            where: What to name in an error.
+            long: Whether they may take hours, as a search for the highest load or a large data set does.
 
         Raises:
             ConfigError: A key is unknown or a value is out of range.
         """
         usual = msgspec.structs.asdict(FULL if self.study.full else QUICK)
+        usual |= {"timeout_s": _LONG_TIMEOUT_S} if long else {}
         chosen = _to(Procedure, usual | self.study.procedure | changes, where)
         quick = chosen.window_s < FULL.window_s or chosen.windows < FULL.windows
         return msgspec.structs.replace(chosen, quick=quick)
@@ -201,11 +236,14 @@ def read(reference: str) -> Checked:
         raise ConfigError(f"{shown}: there is no [[block]]", "add one with a name and models")
     if study.budget_s < 0:
         raise ConfigError(f"{shown}: key budget_s: {study.budget_s:g} is negative", "use 0 for no limit")
-    blocks = tuple(_block(values, f"{shown}, [[block]] {index}") for index, values in enumerate(study.block, 1))
+    _check_dataset(study, shown)
+    blocks = tuple(_block(values, f"{shown}, [[block]] {index}", study) for index, values in enumerate(study.block, 1))
     names = [block.name for block in blocks]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{shown}: two blocks are called {doubled!r}", "give each block a name of its own")
-    rules = tuple(_rule(values, names, f"{shown}, [[rule]] {index}") for index, values in enumerate(study.rule, 1))
+    rules = tuple(_rule(values, names, f"{shown}, [[rule]]", index) for index, values in enumerate(study.rule, 1))
+    if doubled := next((one.name for one in rules if [rule.name for rule in rules].count(one.name) > 1), None):
+        raise ConfigError(f"{shown}: two rules are called {doubled!r}", "give each rule a name of its own, or none")
     found = Checked(name=path.stem, path=shown, study=study, blocks=blocks, rules=rules)
     found.procedure({}, f"{shown}, [procedure]")
     for index, rule in enumerate(rules, 1):
@@ -213,7 +251,7 @@ def read(reference: str) -> Checked:
     return found
 
 
-def _block(values: dict[str, Any], where: str) -> Block:
+def _block(values: dict[str, Any], where: str, study: Study) -> Block:
     where = f"{where} ({values['name']})" if isinstance(values.get("name"), str) else where
     block = _to(Block, values, where)
     for key in ("models", "runtimes", "precisions", "batches", "devices", "streams"):
@@ -229,11 +267,61 @@ def _block(values: dict[str, Any], where: str) -> Block:
     if block.load and not block.scenarios:
         raise ConfigError(f"{where}: key load without scenarios", 'add scenarios = ["server"]')
     _to(Wishes, block.load, f"{where}, load")
-    return block
+    _check_kind(block, where)
+    chosen = _with_dataset(block, study)
+    _check_dataset(chosen, where)
+    return msgspec.structs.replace(chosen, images=_absolute(chosen.images))
 
 
-def _rule(values: dict[str, Any], blocks: list[str], where: str) -> Rule:
+def _check_kind(block: Block, where: str) -> None:
+    """Refuse what cannot be measured together: a block is timed iterations, a load, streams or models at once."""
+    given = [
+        *(["together"] if block.together else []),
+        *(["scenarios"] if block.scenarios else []),
+        *(["streams"] if max(block.streams) > 1 else []),
+    ]
+    given += [key for key in ("processings", "dataset") if given and getattr(block, key)]
+    if len(given) > 1:
+        raise ConfigError(
+            f"{where}: key {given[1]} does not go with key {given[0]}", "leave one of them out, or write two blocks"
+        )
+    if block.together and len(set(block.models)) < 2:
+        raise ConfigError(f"{where}: key together needs several models", "name two or more, or leave it out")
+
+
+def _with_dataset(block: Block, study: Study) -> Block:
+    """Return the block with the data set that it takes: its own, or the study's where it times iterations."""
+    shared = block.dataset is None and not block.kind and study.dataset is not None
+    keys = ("dataset", "dataset_limit", "calibration")
+    found = {key: getattr(block, key) for key in keys}
+    if shared:
+        found = {key: getattr(study, key) if value is None else value for key, value in found.items()}
+    paths = {key: _absolute(found[key]) for key in ("dataset", "calibration")}
+    return msgspec.structs.replace(block, dataset_limit=found["dataset_limit"], **paths)
+
+
+def _absolute(path: str | None) -> str | None:
+    """Return a path that is the same wherever the study is taken up again."""
+    return str(Path(path).expanduser().absolute()) if path else None
+
+
+def _check_dataset(table: Study | Block, where: str) -> None:
+    for key in ("dataset_limit", "calibration"):
+        if getattr(table, key) is not None and not table.dataset:
+            raise ConfigError(f"{where}: key {key} without dataset", f"add dataset = {_EXAMPLES['dataset']}")
+    if table.dataset_limit is not None and table.dataset_limit < 1:
+        raise ConfigError(f"{where}: key dataset_limit: {table.dataset_limit} is not possible", "use 1 or more")
+    if table.dataset:
+        reference = table.dataset
+        _named(lambda: dataset.read(reference), f"{where}: key dataset")
+    if table.calibration is not None and not Path(table.calibration).expanduser().is_dir():
+        raise ConfigError(f"{where}: key calibration: there is no folder {table.calibration}", "check the path")
+
+
+def _rule(values: dict[str, Any], blocks: list[str], where: str, index: int) -> Rule:
+    where = f"{where} {index}"
     rule = _to(Rule, values, where)
+    rule = msgspec.structs.replace(rule, name=rule.name or f"rule {index}")
     for name in rule.blocks:
         if name not in blocks:
             raise ConfigError(f"{where}: key blocks: there is no block {name!r}", suggestion(name, blocks))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +12,12 @@ from wattwerk.bench.scenario import Configuration, Course, LeftOut, Procedure, S
 from wattwerk.bench.study import ALL, AUTO, Block, Checked, Rule
 from wattwerk.errors import ConfigError, UnavailableError, WattwerkError
 from wattwerk.runtimes import RUNTIMES, Runtime
+
+#: Keys of a block that mean the same on the command line.
+_SHARED: Final = (
+    "models", "batches", "threads", "options", "processings", "images", "streams", "scenarios", "load", "together",
+    "dataset", "dataset_limit", "calibration",
+)  # fmt: skip
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +38,10 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[str, ...] = ()
 
     def wants(self, configuration: Configuration) -> bool:
-        """Tell whether a configuration is wanted; a device that is not here counts by its kind."""
+        """Tell whether a configuration is wanted: all of its models; a device that is not here counts by its kind."""
         its = configuration
         return (
-            _among(its.model, self.models)
+            all(_among(model, self.models) for model in (its.model, *its.beside))
             and _among(its.runtime, self.runtimes)
             and _among(its.precision, self.precisions)
             and _among(its.batch, self.batches)
@@ -59,23 +65,25 @@ def sweep_of(checked: Checked, wanted: Filter | None = None, images: str | None 
     left_out: list[LeftOut] = []
     for rank, block in enumerate(checked.blocks):
         where = f"{checked.path}, [[block]] {rank + 1} ({block.name})"
-        for each in _expanded(_with_images(block, images), asked.runtimes, where):
+        for each in _expanded(_with_images(block, images), asked.runtimes, checked, where):
             if isinstance(each, LeftOut):
                 left_out.append(each)
             else:
                 found.append((rank, block.name, each))
     accelerated = any(not each.device.casefold().startswith("cpu") for _, _, each in found)
-    wants = asked.wants
-    kept = {}
-    excluded = 0
+    kept: dict[bytes, tuple[Configuration, Procedure, int]] = {}
+    ruled_out: dict[bytes, tuple[Configuration, Rule]] = {}
     for rank, name, configuration in found:
-        if not wants(configuration) or _key(configuration) in kept:
+        key = _key(configuration)
+        if not asked.wants(configuration) or key in kept:
             continue  # the first block that asks for something decides
-        procedure, exclusion = _ruled(checked, name, configuration, accelerated)
-        excluded += bool(exclusion)
-        if not exclusion:
-            kept[_key(configuration)] = (configuration, procedure, rank)
-    lacking = tuple({_key(each.configuration): each for each in left_out if wants(each.configuration)}.values())
+        procedure, rule = _ruled(checked, name, configuration, accelerated)
+        if rule is None:
+            kept[key] = (configuration, procedure, rank)
+        else:
+            ruled_out.setdefault(key, (configuration, rule))
+    excluded = _grouped([pair for key, pair in ruled_out.items() if key not in kept])
+    lacking = tuple({_key(each.configuration): each for each in left_out if asked.wants(each.configuration)}.values())
     if not kept:
         raise _nothing(checked, lacking, excluded)
     sweep = new_sweep([configuration for configuration, _, _ in kept.values()], checked.procedure({}, checked.path))
@@ -86,24 +94,40 @@ def sweep_of(checked: Checked, wanted: Filter | None = None, images: str | None 
         ranks=tuple(rank for _, _, rank in in_order),
         budget_s=checked.study.budget_s,
         left_out=lacking,
-        excluded_count=excluded,
+        excluded_count=sum(each.count for each in excluded),
+        excluded=excluded,
     )
     return msgspec.structs.replace(sweep, course=course)
+
+
+def _grouped(pairs: Iterable[tuple[Configuration, Rule]]) -> tuple[LeftOut, ...]:
+    """Return what rules exclude; batch sizes, thread counts, streams and scenarios of one kind share a line."""
+    groups: dict[bytes, LeftOut] = {}
+    for configuration, rule in pairs:
+        shared = msgspec.structs.replace(configuration, batch=1, threads=None, streams=1, load=None)
+        key = _key(shared) + rule.name.encode()
+        first = groups.get(key, LeftOut(configuration, 0, rule.exclude, rule.name))
+        groups[key] = msgspec.structs.replace(first, count=first.count + 1)
+    return tuple(groups.values())
 
 
 def _with_images(block: Block, images: str | None) -> Block:
     return msgspec.structs.replace(block, images=images) if images and block.processings else block
 
 
-def _nothing(checked: Checked, lacking: Sequence[LeftOut], excluded: int) -> WattwerkError:
+def _nothing(checked: Checked, lacking: Sequence[LeftOut], excluded: Sequence[LeftOut]) -> WattwerkError:
     reasons = "; ".join(dict.fromkeys(each.reason for each in lacking))
     if reasons:
         return UnavailableError(f"nothing of the study {checked.name} can run here: {reasons}", None)
-    why = f"its rules exclude all {excluded}" if excluded else "no configuration is left of what was asked for"
+    told = "; ".join(dict.fromkeys(f"{each.rule}: {each.reason}" for each in excluded))
+    count = sum(each.count for each in excluded)
+    why = f"its rules exclude all {count} ({told})" if told else "no configuration is left of what was asked for"
     return ConfigError(f"there is nothing to measure in {checked.path}: {why}", "ask for a larger part of it")
 
 
-def _expanded(block: Block, runtimes: Collection[str], where: str) -> Iterator[Configuration | LeftOut]:
+def _expanded(
+    block: Block, runtimes: Collection[str], checked: Checked, where: str
+) -> Iterator[Configuration | LeftOut]:
     """Yield what a block asks for, or the reason for which this machine cannot do it."""
     for name in _runtime_names(block):
         if not _among(name, runtimes):
@@ -127,10 +151,12 @@ def _expanded(block: Block, runtimes: Collection[str], where: str) -> Iterator[C
                 reason = f"{name} finds no device {asked} here; there is {there}"
                 yield from _lacking(block, name, [asked], block.precisions, reason)
             for device in devices:
-                yield from _on(block, name, runtime, device, where)
+                yield from _on(block, name, runtime, device, checked, where)
 
 
-def _on(block: Block, name: str, runtime: type[Runtime], device: str, where: str) -> Iterator[Configuration | LeftOut]:
+def _on(
+    block: Block, name: str, runtime: type[Runtime], device: str, checked: Checked, where: str
+) -> Iterator[Configuration | LeftOut]:
     """Yield a block's configurations on one device, or why it cannot run them."""
     honoured = [precision.value for precision in runtime.precisions(device)]
     asked = honoured if ALL in block.precisions else list(dict.fromkeys(block.precisions))
@@ -141,19 +167,20 @@ def _on(block: Block, name: str, runtime: type[Runtime], device: str, where: str
     precisions = tuple(precision for precision in asked if precision in honoured)
     if not precisions:
         return
-    request = plan.to_request(_request(block, name, device, precisions))
+    request = plan.to_request(_request(block, checked, name, device, precisions))
     try:
         yield from plan.configurations_of(request)
     except UnavailableError as error:  # such as LoadGen or the photos
         yield from _lacking(block, name, [device], precisions, str(error))
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error.message}", error.remedy) from error
+        remedy = f'{error.remedy or ""}; dataset = "" in the block leaves it out' if block.dataset else error.remedy
+        raise ConfigError(f"{where}: {error.message}", remedy) from error
 
 
-def _request(block: Block, name: str, device: str, precisions: Sequence[str]) -> dict[str, Any]:
-    shared = ("models", "batches", "threads", "options", "processings", "images", "streams", "scenarios", "load")
-    values = {key: getattr(block, key) for key in shared}
-    return values | {"runtimes": (name,), "devices": (device,), "precisions": tuple(precisions)}
+def _request(block: Block, checked: Checked, name: str, device: str, precisions: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {key: getattr(block, key) for key in _SHARED}
+    length = {"full": checked.study.full, "procedure": checked.study.procedure}  # how long the run of a load is
+    return values | length | {"runtimes": (name,), "devices": (device,), "precisions": tuple(precisions)}
 
 
 def _lacking(
@@ -163,15 +190,20 @@ def _lacking(
     count = 1
     for many in (block.batches, block.threads, block.processings, block.streams, block.scenarios):
         count *= max(1, len(many))
-    for model in block.models:
+    for model, beside in [(block.models[0], block.models[1:])] if block.together else [(m, ()) for m in block.models]:
         for precision in precisions:
             first = Configuration(
                 model=model,
+                beside=beside,
                 runtime=runtime,
                 precision=precision,
                 batch=min(block.batches),
                 device=next(iter(devices)),
                 processing=next(iter(block.processings), ""),
+                streams=min(block.streams),
+                dataset=block.dataset,
+                dataset_limit=block.dataset_limit,
+                calibration=block.calibration,
             )
             yield LeftOut(first, count * len(devices), reason)
 
@@ -205,15 +237,18 @@ def _among(value: object, asked: Collection[object]) -> bool:
     return not asked or value in asked or ALL in asked
 
 
-def _ruled(checked: Checked, block: str, configuration: Configuration, accelerated: bool) -> tuple[Procedure, str]:
-    """Return how a configuration is measured, and why it is not."""
+def _ruled(
+    checked: Checked, block: str, configuration: Configuration, accelerated: bool
+) -> tuple[Procedure, Rule | None]:
+    """Return how a configuration is measured, and the first rule that excludes it."""
     changes: dict[str, Any] = {}
-    exclusion = ""
+    excluding: Rule | None = None
     for rule in checked.rules:
         if rule.accelerated in (None, accelerated) and _holds(rule, block, configuration):
             changes |= rule.procedure
-            exclusion = exclusion or rule.exclude
-    return checked.procedure(changes, checked.path), exclusion
+            excluding = excluding or (rule if rule.exclude else None)
+    long = configuration.load is not None or configuration.dataset is not None
+    return checked.procedure(changes, checked.path, long=long), excluding
 
 
 def _holds(rule: Rule, block: str, configuration: Configuration) -> bool:
@@ -221,7 +256,7 @@ def _holds(rule: Rule, block: str, configuration: Configuration) -> bool:
     scenario = its.load.scenario if its.load else ""
     return (
         _among(block, rule.blocks)
-        and _among(its.model, rule.models)
+        and any(_among(model, rule.models) for model in (its.model, *its.beside))
         and _among(its.runtime, rule.runtimes)
         and _among(its.precision, rule.precisions)
         and (not rule.devices or _is_one_of(its.device, rule.devices))

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from wattwerk.errors import ConfigError, MeasurementError, UnavailableError
-from wattwerk.machine import describe
+from wattwerk.machine import package_versions
 from wattwerk.metering.calibration import Fit, Reference, fit
 from wattwerk.metering.comparison import LOAD, is_power, readings_of, reference_of
 from wattwerk.metering.latency_config import set_latencies
@@ -245,7 +245,7 @@ def calibrate(
         _run(burning, lengths_s, plan, tell or _nobody)
         trace = recorder.trace(until_ns=time.perf_counter_ns())
         meters = recorder.meters
-        platform = describe(recorder.accelerators, recorder.limits)
+        platform = msgspec.structs.replace(recorder.platform, packages=package_versions())
         switches = burning.switches
     compared, names = reference_of(trace, reference, switches)
     options = {spec.label: _has_latency(spec) for spec in given}

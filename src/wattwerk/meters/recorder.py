@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from wattwerk.errors import ConfigError, MeasurementError
 from wattwerk.launch import STDERR, Launched, launch
@@ -275,7 +276,8 @@ class Recorder:
     @property
     def _last_ns(self) -> int:
         """Time of the newest sample; those of slow meters lie in the past."""
-        return max((int(rows["time_ns"][-1]) for rows in self._rows[-1:]), default=0)
+        times = (rows["time_ns"] if self.locked else _middles(rows) for rows in self._rows[-1:])
+        return max((int(each[-1]) for each in times), default=0)
 
     def _slow_meters_reach(self, until_ns: int) -> bool:
         """Return whether slow meters have answered for a time, or had their chance to."""
@@ -284,7 +286,7 @@ class Recorder:
         if not late:
             return True
         columns = [index for index, channel in enumerate(self.channels) if channel.name in late]
-        newer = [rows["values"][rows["time_ns"] >= until_ns][:, columns] for rows in self._rows[-64:]]
+        newer = [rows["values"][_middles(rows) >= until_ns][:, columns] for rows in self._rows[-64:]]
         return bool(newer) and bool(np.isfinite(np.concatenate(newer)).any(axis=0).all())
 
     def _read_rows(self) -> None:
@@ -344,3 +346,9 @@ class Recorder:
             self._reader.close()
         self._process = None
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _middles(rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return the middles of the reads: int64 (rows,), where ``Trace`` takes the values to be."""
+    middles: npt.NDArray[np.int64] = rows["time_ns"] - (rows["time_ns"] - rows["unmoved_ns"]) // 2
+    return middles

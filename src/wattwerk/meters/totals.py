@@ -203,7 +203,7 @@ class Running:
         middles = trace.time_ns - (trace.time_ns - trace.unmoved_ns) // 2
         times, middles, values = trace.time_ns.tolist(), middles.tolist(), trace.values
         for column, kept in self._columns:
-            its = middles if kept.channel.name in slow else times
+            its = middles if kept.channel.name in slow or trace.locked is None else times
             for time_ns, value in zip(its, values[:, column].tolist(), strict=True):
                 kept.add(time_ns, value)
 

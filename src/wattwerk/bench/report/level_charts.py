@@ -9,8 +9,8 @@ import msgspec
 
 from wattwerk.bench.labels import (
     Names,
+    lane_order,
     on_accelerator,
-    precision_order,
     processing_of,
     ranked,
     start_of,
@@ -208,7 +208,7 @@ def _systems_chart(model: str, batch: int | None, records: Sequence[Record], nam
             f"{key[0]} {key[1]}",
             [bar_of(mine[os], _MEAN, names, deviation, label=_short_name(os)) for os in sorted(mine)],
         )
-        for key, mine in sorted(pairs.items(), key=lambda item: (item[0][0], precision_order(item[0][1])))
+        for key, mine in sorted(pairs.items(), key=lambda item: lane_order(*item[0][:2]))
     ]
     title = t("{model} · batch {batch}", model=model, batch=batch)
     axis = t("latency of one iteration")

@@ -14,7 +14,7 @@ from wattwerk.bench.labels import (
     common_basis,
     energy_on,
     is_modelled,
-    precision_order,
+    lane_order,
     scenario_of,
     streams_of,
 )
@@ -93,7 +93,7 @@ def _latencies(model: str, scenario: str, records: Sequence[Record], names: Name
     """Return the percentiles of a scenario's queries with the limit as a mark."""
     groups: BarGroups = []
     ticks = []
-    for record in sorted(records, key=lambda r: (names.lane(r), precision_order(r.setup.precision))):
+    for record in sorted(records, key=lambda r: lane_order(names.lane(r), r.setup.precision)):
         group = f"{names.lane(record)} {record.setup.precision}"
         kept = record.setup.protocol.get("latency_percentile")
         labels = dict.fromkeys([*_PERCENTILES, *([f"p{kept:g}"] if isinstance(kept, int | float) else [])])

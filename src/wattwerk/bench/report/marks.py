@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from wattwerk.bench.labels import Names, is_modelled, on_accelerator, precision_order, provenance_words, times
+from wattwerk.bench.labels import Names, is_modelled, lane_order, on_accelerator, provenance_words, times
 from wattwerk.bench.report.bars import Bar, Tick, bar_chart
 from wattwerk.bench.report.base import SYMBOLS, colour_of
 from wattwerk.bench.report.curves import Curve, Point, curve_chart
@@ -21,7 +21,7 @@ Bounds = Callable[[Record], tuple[float | None, float | None]]
 
 def lane_symbols(records: Sequence[Record], names: Names) -> dict[str, str]:
     """Return the marker of every lane (a runtime with what sets it apart), the same in every chart."""
-    lanes = sorted({names.lane(record) for record in records})
+    lanes = sorted({names.lane(record) for record in records}, key=lane_order)
     return {lane: SYMBOLS[index % len(SYMBOLS)] for index, lane in enumerate(lanes)}
 
 
@@ -46,7 +46,7 @@ def smallest_batch(records: Sequence[Record], *figures: str) -> tuple[int | None
 def grouped(records: Sequence[Record], names: Names, bars: Callable[[Record], list[Bar]]) -> BarGroups:
     """Return bars grouped by lane, in the order of the precisions."""
     groups: dict[str, list[Bar]] = {}
-    for record in sorted(records, key=lambda r: (names.lane(r), precision_order(r.setup.precision))):
+    for record in sorted(records, key=lambda r: lane_order(names.lane(r), r.setup.precision)):
         groups.setdefault(names.lane(record), []).extend(bars(record))
     return list(groups.items())
 
@@ -209,7 +209,7 @@ def curves_of(groups: Groups, names: Names, figure: str, axis: str, extra: str =
 def series(records: Sequence[Record], names: Names) -> dict[str, list[Record]]:
     """Return lane and precision -> its records; one for each batch size, valid and newer ones before others."""
     found: dict[str, dict[int, Record]] = {}
-    for record in sorted(records, key=lambda r: (names.lane(r), precision_order(r.setup.precision))):
+    for record in sorted(records, key=lambda r: lane_order(names.lane(r), r.setup.precision)):
         found.setdefault(f"{names.lane(record)} {record.setup.precision}", {})
     for record in sorted(records, key=lambda record: (record.status is Status.OK, record.finished_at)):
         found[f"{names.lane(record)} {record.setup.precision}"][record.setup.batch or 1] = record

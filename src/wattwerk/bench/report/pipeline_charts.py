@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from wattwerk.bench.labels import Names, by_model, precision_order, processing_of, processing_words, provenance_words
+from wattwerk.bench.labels import (
+    Names,
+    by_model,
+    lane_order,
+    precision_order,
+    processing_of,
+    processing_words,
+    provenance_words,
+)
 from wattwerk.bench.pipeline import PHASES
 from wattwerk.bench.report.bars import Bar, Tick
 from wattwerk.bench.report.marks import one_each
@@ -82,7 +90,7 @@ def _at_batch(model: str, batch: int, records: Sequence[Record], names: Names, p
     several = len({record.setup.precision for record in mine}) > 1
     rows: _Rows = []
     ticks = []
-    for lane in sorted({names.lane(record) for record in mine}):
+    for lane in sorted({names.lane(record) for record in mine}, key=lane_order):
         group = [record for record in mine if names.lane(record) == lane]
         group.sort(key=lambda record: (precision_order(record.setup.precision), _place(processing_of(record))))
         labels = [_label(record, several) for record in group]
@@ -104,9 +112,8 @@ def _over_batch(model: str, processing: str, records: Sequence[Record], names: N
     """Return the time of one photo over batch sizes: what a larger batch makes cheaper, and what it does not."""
     rows: _Rows = []
     ticks = []
-    for lane, precision in sorted(
-        {(names.lane(r), r.setup.precision) for r in records}, key=lambda pair: (pair[0], precision_order(pair[1]))
-    ):
+    pairs = {(names.lane(record), record.setup.precision) for record in records}
+    for lane, precision in sorted(pairs, key=lambda pair: lane_order(*pair)):
         group = f"{lane} {precision}"
         mine: dict[int, Record] = {}
         for record in sorted(records, key=lambda record: (record.status is Status.OK, record.finished_at)):

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from wattwerk.bench.labels import Names, is_modelled, on_accelerator, precision_order
+from wattwerk.bench.labels import Names, is_modelled, lane_order, on_accelerator
 from wattwerk.bench.report.bars import Bar, bar_chart
 from wattwerk.bench.report.base import colour_of
 from wattwerk.bench.report.marks import BarGroups, Groups, bar_alt, bars_of, one_each, smallest_batch, why_none
@@ -45,7 +45,7 @@ def mean_power(groups: Groups, names: Names, published: Sequence[Published] = ()
     if not common:
         return None
     bars: dict[str, list[Bar]] = {}
-    for (lane, precision), mine in sorted(rows.items(), key=lambda item: (item[0][0], precision_order(item[0][1]))):
+    for (lane, precision), mine in sorted(rows.items(), key=lambda item: lane_order(*item[0])):
         chosen = [mine[model] for model in common if model in mine]
         bars.setdefault(lane, []).extend(_pair(precision, chosen))
     rows_of_bars, axis = list(bars.items()) + laid, t("mean power")
