@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,25 @@ def wattwerk_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "wattwerk-home"
     monkeypatch.setenv("WATTWERK_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a caller of the command line within this process, 80 columns wide: a second quicker than a process."""
+    from wattwerk.cli import main
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(sys, "argv", ["wattwerk", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leave:
+            main()
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(leave.value.code or 0), told.out, told.err)
+
+    return call
 
 
 @pytest.fixture

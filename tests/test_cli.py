@@ -15,6 +15,7 @@ from wattwerk.records import Record, Status, Subject, measured
 from wattwerk.store import Store
 
 Make = Callable[..., Record]
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 FAST = ["--iterations", "8", "--warmup", "2", "--windows", "2", "--window-s", "0.3", "--idle-s", "0.2"]
 
@@ -110,10 +111,12 @@ def bad_inputs(tmp_path: Path) -> dict[str, str]:
         (["no-such-command"], "no-such-command"),
     ],
 )
-def test_bad_input_is_one_clear_line(bad_inputs: dict[str, str], arguments: list[str], named: str) -> None:
+def test_bad_input_is_one_clear_line(
+    bad_inputs: dict[str, str], arguments: list[str], named: str, command: Command
+) -> None:
     """Bad input ends with exit code 2 and an error that names it; never with a traceback."""
     filled = [bad_inputs.get(a.strip("{}"), a) if a.startswith("{") else a for a in arguments]
-    answer = wattwerk(*filled)
+    answer = command(*filled)
     assert answer.returncode == 2, answer.stderr
     assert "Traceback" not in answer.stderr
     assert named in " ".join(answer.stderr.split()).replace("│ ", "")

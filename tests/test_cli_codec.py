@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.codec.samples import weights
-from tests.test_cli import wattwerk
+from tests.test_cli import Command, wattwerk
 
 from wattwerk.codec.containers import Restored, open_model, write_model
 
@@ -101,15 +101,17 @@ def test_help_fits_and_needs_nothing_heavy() -> None:
         (["transfer", "{folder}/missing.pt"], 2, "missing.pt"),
     ],
 )
-def test_bad_input_is_one_clear_line(model: Path, arguments: list[str], code: int, named: str) -> None:
+def test_bad_input_is_one_clear_line(
+    model: Path, arguments: list[str], code: int, named: str, command: Command
+) -> None:
     """Every mistake ends with its exit code and one line that names what is meant; never a traceback."""
     folder = model.parent
-    wattwerk("pack", str(model), "-o", str(folder / "good.nnc"))
+    command("pack", str(model), "-o", str(folder / "good.nnc"))
     (folder / "cut.nnc").write_bytes((folder / "good.nnc").read_bytes()[:-5])
     (folder / "empty.nnc").write_bytes(b"")
     (folder / "absurd.toml").write_text("[[[")
     (folder / "unknown.toml").write_text("qualty = 'small'\n")
-    answer = wattwerk(*(text.format(folder=folder, model=model) for text in arguments))
+    answer = command(*(text.format(folder=folder, model=model) for text in arguments))
     assert answer.returncode == code, answer.stderr
     assert named in answer.stderr
     assert answer.stderr.startswith("error: ")

@@ -110,6 +110,8 @@ def test_sessions_side_by_side(name: str, device: str, precision: Precision, sma
 )
 def test_catalog_model(name: str, device: str, precision: Precision) -> None:
     """The catalog's mobilenet-v2 gives the same scores on every runtime; int8 only has to load and keep its shape."""
+    if RUNTIMES.load(name).family == "torch":
+        pytest.importorskip("transformers")  # builds the model
     models = pytest.importorskip("wattwerk.catalog.models")
     model = models.resolve("mobilenet-v2")
     random = np.random.default_rng(3)
