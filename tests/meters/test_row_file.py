@@ -124,7 +124,7 @@ def test_a_recorder_that_keeps_all() -> None:
         time.sleep(0.4)
     trace = whole.trace()
     assert trace.time_ns[0] == begin_ns
-    assert len(trace.time_ns) == pytest.approx(whole.cost().samples, abs=30)
+    assert len(trace.time_ns) >= whole.cost().samples > 100  # it is counted shortly before the end
 
 
 @pytest.mark.parametrize("keep_s", [0.0, -1.0, float("nan"), float("inf")])
