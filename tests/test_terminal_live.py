@@ -20,6 +20,8 @@ from wattwerk.meters.live import Live
 from wattwerk.meters.recorder import MeterSpec, Recorder
 from wattwerk.terminal_live import View, plain_line, sparkline, summary_lines, watch
 
+pytestmark = pytest.mark.alone
+
 FAKE = "wattwerk.testing:FakeMeter"
 GPU = MeterSpec(FAKE, {"prefix": "gpu0", "base_w": 70.0, "step_w": 230.0, "period_s": 0.4, "tick_s": 0.1})
 PLUG = MeterSpec(FAKE, {"prefix": "plug", "scope": "wall", "base_w": 400.0, "interval_s": 0.2})

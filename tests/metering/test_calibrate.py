@@ -30,6 +30,8 @@ from wattwerk.records import Scope, Status, from_json, to_json
 from wattwerk.store import Store
 from wattwerk.testing import FakeMeterConfig
 
+pytestmark = pytest.mark.alone
+
 QUICK = Plan(pulses=7, shortest_s=0.25, longest_s=0.65, latest_s=1.0, warm_s=0.6)
 GAIN, OFFSET_W = 1.15, 40.0
 

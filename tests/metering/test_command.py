@@ -15,6 +15,8 @@ from wattwerk.meters.recorder import MeterSpec
 from wattwerk.records import Figure, Provenance, Status
 from wattwerk.store import Store
 
+pytestmark = pytest.mark.alone
+
 FAKE = "wattwerk.testing:FakeMeter"
 #: The accuracy that is stated covers what a busy machine reads late.
 SPECS = [

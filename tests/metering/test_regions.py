@@ -19,6 +19,8 @@ from wattwerk.records import Provenance, Record, Status
 from wattwerk.store import Store
 from wattwerk.testing import FakeMeterConfig
 
+pytestmark = pytest.mark.alone
+
 STEPS = FakeMeterConfig(
     prefix="wall", base_w=80.0, step_w=60.0, period_s=0.4
 )  # 2 % cover what a busy machine reads late

@@ -97,7 +97,8 @@ def test_over_udp_and_into_a_file(influx_server: Influxd, tmp_path: Path) -> Non
         time.sleep(0.1)
         found = influx_server.query("SELECT count(cpu0_power_w) FROM wattwerk WHERE run = 'both'", "over_udp")
         count = found[0]["values"][0][1] if found else 0
-    assert count == len(powers) > 5
+    assert len(powers) > 5
+    assert len(powers) - 1 <= count <= len(powers)  # a busy machine may lose a datagram, and nobody sends it again
 
 
 @needs_influxd

@@ -21,6 +21,8 @@ from wattwerk.meters.row_file import RowFile
 from wattwerk.records import Provenance
 from wattwerk.testing import FakeMeterConfig
 
+pytestmark = pytest.mark.alone
+
 FAKE = "wattwerk.testing:FakeMeter"
 HOST = MeterSpec("host-load")
 
