@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,10 @@ from wattwerk.records import Figure, Platform, Record, Setup, Subject, measured
 settings.register_profile("wattwerk", deadline=None)
 settings.load_profile("wattwerk")
 
+
+# a shell that starts the tests in the background has them ignore Ctrl-C, and so would the programs that they start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 try:
     import fcntl

@@ -162,8 +162,7 @@ def test_what_is_near_is_drawn_first_and_paper_gets_everything(browser, reports)
     page.wait_for_selector("#energy .main-svg")
     page.wait_for_timeout(500)
     specs, early = _specs(page), _drawn(page)
-    assert 0 < len(early) < len(specs) / 2
-    assert 0 not in early
+    assert 0 < len(early) < len(specs) / 2  # some of the first ones may be among them: the page begins at its top
     assert page.evaluate("document.documentElement.dataset.charts") == "waiting"
     pages = [each.get_textpage().get_text_bounded() for each in pdfium.PdfDocument(page.pdf(format="A4"))]
     assert _drawn(page) == list(range(len(specs)))
