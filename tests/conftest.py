@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,9 @@ except ImportError:  # Windows
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Let a test that is marked ``alone`` wait for those beside it, and those for it, where several run at a time."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if run is None or fcntl is None:
+    if "PYTEST_XDIST_WORKER" not in os.environ or fcntl is None:
         return (yield)
-    with (Path(tempfile.gettempdir()) / f"wattwerk-tests-{run}").open("a") as lock:
+    with Path(__file__).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
         return (yield)
 

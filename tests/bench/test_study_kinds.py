@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.bench.colour_models import write_model, write_photo
 from tests.bench.conftest import write_tiny_onnx
-from tests.bench.test_study_run import command, stored
+from tests.bench.test_study_run import SHORT, command, stored
 
 from wattwerk.bench import study
 from wattwerk.bench.scenario import Sweep
@@ -21,16 +21,6 @@ from wattwerk.bench.study_plan import Filter, sweep_of
 from wattwerk.errors import ConfigError
 from wattwerk.records import Record, Status
 from wattwerk.store import Store
-
-SHORT = """
-[procedure]
-warmup = 2
-warmup_s = 0.0
-iterations = 8
-windows = 2
-window_s = 0.3
-idle_s = 0.1
-"""
 
 
 def write_study(folder: Path, *, shared: str = "", more: str = "") -> Path:

@@ -16,8 +16,7 @@ import pytest
 from wattwerk.records import Status
 from wattwerk.store import Store
 
-STUDY = """
-budget_s = 600
+SHORT = """
 [procedure]
 warmup = 2
 warmup_s = 0.0
@@ -25,6 +24,11 @@ iterations = 8
 windows = 2
 window_s = 0.3
 idle_s = 0.1
+"""
+
+STUDY = (
+    f"budget_s = 600{SHORT}"
+    + """
 [[block]]
 name = "batches"
 models = ["{model}"]
@@ -34,6 +38,7 @@ devices = ["cpu", "rocket"]
 batches = [8]
 exclude = "not asked for"
 """
+)
 
 
 def command(*arguments: str) -> list[str]:

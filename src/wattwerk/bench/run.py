@@ -19,7 +19,7 @@ from wattwerk.bench.process import WorkerProcess
 from wattwerk.bench.scenario import Configuration, Procedure, Sweep
 from wattwerk.bench.schedule import Schedule
 from wattwerk.bench.streams import StreamsMeasurement, stream_figures
-from wattwerk.bench.together import TogetherMeasurement, evaluate_members, references_of
+from wattwerk.bench.together import Result, TogetherMeasurement, evaluate_members, references_of
 from wattwerk.bench.worker import Measurement, Trouble
 from wattwerk.catalog import models
 from wattwerk.errors import MeasurementError, StoreError
@@ -27,7 +27,7 @@ from wattwerk.machine import package_versions
 from wattwerk.metering.sensors import specs_here
 from wattwerk.meters.recorder import Recorder
 from wattwerk.meters.trace import Trace
-from wattwerk.records import Figure, Record, Setup, Status, Subject, from_json, new_id, now, to_json
+from wattwerk.records import Record, Setup, Status, Subject, from_json, new_id, now, to_json
 from wattwerk.store import Store
 
 _COOL_DOWN_LIMIT_S = 60.0
@@ -176,11 +176,20 @@ def _not_run(
     sweep: Sweep, configuration: Configuration, context: Context, trouble: Trouble, rule: str = ""
 ) -> list[Record]:
     """Return why a configuration did not run, for each of its models."""
-    moment, together = now(), new_id()
     setup = _setup(sweep, configuration, trouble, [])
     if rule:
         setup = msgspec.structs.replace(setup, protocol=setup.protocol | {"rule": rule})
-    subjects = [models.bare_subject(one) for one in references_of(configuration)]
+    return _records(sweep, context, setup, now(), _troubled(configuration, trouble))
+
+
+def _troubled(configuration: Configuration, trouble: Trouble) -> list[Result]:
+    """Return that none of a configuration's models has a result, and why."""
+    return [(models.bare_subject(one), trouble.status, trouble.reason, {}) for one in references_of(configuration)]
+
+
+def _records(sweep: Sweep, context: Context, setup: Setup, started_at: str, results: Sequence[Result]) -> list[Record]:
+    """Return the records of a configuration that ends now, one for each of its models."""
+    together = new_id()
     return [
         Record(
             id=new_id(),
@@ -188,13 +197,14 @@ def _not_run(
             group=sweep.id,
             subject=subject,
             platform=context.platform,
-            setup=_with_others(setup, subject, subjects, together),
-            started_at=moment,
-            finished_at=moment,
-            status=trouble.status,
-            reason=trouble.reason,
+            setup=_with_others(setup, subject, [other for other, *_ in results], together),
+            started_at=started_at,
+            finished_at=now(),
+            status=status,
+            reason=reason,
+            figures=figures,
         )
-        for subject in subjects
+        for subject, status, reason, figures in results
     ]
 
 
@@ -218,31 +228,13 @@ def _run_one(
     procedure = sweep.procedure_of(configuration)
     answer = process.ask(configuration, procedure, heard.phase)
     recorder.gate.resume()  # a worker that died may have left it paused
-    results: list[tuple[Subject, Status, str, dict[str, Figure]]]
     if isinstance(answer, Trouble):
-        results = [(models.bare_subject(one), answer.status, answer.reason, {}) for one in references_of(configuration)]
+        results = _troubled(configuration, answer)
     else:
         trace = recorder.trace(start, answer.unloaded_idle[1])  # a recorder that died ends the sweep: the rest needs it
         results = _evaluated(answer, trace, configuration, procedure, context)
-    setup, together = _setup(sweep, configuration, answer, recorder.faults), new_id()
-    return [
-        _storable(
-            Record(
-                id=new_id(),
-                kind="bench",
-                group=sweep.id,
-                subject=subject,
-                platform=context.platform,
-                setup=_with_others(setup, subject, [other for other, *_ in results], together),
-                started_at=started_at,
-                finished_at=now(),
-                status=status,
-                reason=reason,
-                figures=figures,
-            )
-        )
-        for subject, status, reason, figures in results
-    ]
+    setup = _setup(sweep, configuration, answer, recorder.faults)
+    return [_storable(record) for record in _records(sweep, context, setup, started_at, results)]
 
 
 def _with_others(setup: Setup, subject: Subject, subjects: Sequence[Subject], together: str) -> Setup:
@@ -269,7 +261,7 @@ def _storable(record: Record) -> Record:
 
 def _evaluated(
     answer: Measurement, trace: Trace, configuration: Configuration, procedure: Procedure, context: Context
-) -> list[tuple[Subject, Status, str, dict[str, Figure]]]:
+) -> list[Result]:
     """Evaluate; samples that do not suffice are this configuration's result, and never the end of the sweep."""
     try:
         if isinstance(answer, TogetherMeasurement):

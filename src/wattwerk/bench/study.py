@@ -98,10 +98,10 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     calibration: str | None = None
 
     @property
-    def kind(self) -> str:
-        """The key that makes it something else than timed iterations; empty where none does."""
+    def kinds(self) -> list[str]:
+        """The keys that make it something else than timed iterations; one at most makes sense."""
         found = {"together": self.together, "scenarios": self.scenarios, "streams": max(self.streams, default=1) > 1}
-        return next((key for key, there in found.items() if there), "")
+        return [key for key, there in found.items() if there]
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -275,11 +275,7 @@ def _block(values: dict[str, Any], where: str, study: Study) -> Block:
 
 def _check_kind(block: Block, where: str) -> None:
     """Refuse what cannot be measured together: a block is timed iterations, a load, streams or models at once."""
-    given = [
-        *(["together"] if block.together else []),
-        *(["scenarios"] if block.scenarios else []),
-        *(["streams"] if max(block.streams) > 1 else []),
-    ]
+    given = block.kinds
     given += [key for key in ("processings", "dataset") if given and getattr(block, key)]
     if len(given) > 1:
         raise ConfigError(
@@ -291,7 +287,7 @@ def _check_kind(block: Block, where: str) -> None:
 
 def _with_dataset(block: Block, study: Study) -> Block:
     """Return the block with the data set that it takes: its own, or the study's where it times iterations."""
-    shared = block.dataset is None and not block.kind and study.dataset is not None
+    shared = block.dataset is None and not block.kinds and study.dataset is not None
     keys = ("dataset", "dataset_limit", "calibration")
     found = {key: getattr(block, key) for key in keys}
     if shared:

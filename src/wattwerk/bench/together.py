@@ -28,6 +28,9 @@ from wattwerk.records import Figure, Provenance, Status, Subject, derived, measu
 from wattwerk.runtimes import RUNTIMES
 from wattwerk.runtimes.base import Effective, Session
 
+#: A model, how it ended, why if not well, and its figures.
+Result = tuple[Subject, Status, str, dict[str, Figure]]
+
 #: What a record keeps of the run of its model alone.
 _KEPT: Final = ("latency_p50_s", "latency_p99_s", "throughput_per_s")
 _SCOPES: Final = ("gpu", "cpu", "dram", "board", "node", "wall", "system")
@@ -141,7 +144,7 @@ def evaluate_members(
     configuration: Configuration,
     procedure: Procedure,
     context: Context,
-) -> list[tuple[Subject, Status, str, dict[str, Figure]]]:
+) -> list[Result]:
     """Return for each model how it ended, why if not well, and its figures."""
     found, alones = [], []
     for member, block in zip(measurement.members, measurement.blocks, strict=True):

@@ -13,7 +13,6 @@ from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from wattwerk.errors import ConfigError, MeasurementError
 from wattwerk.launch import STDERR, Launched, launch
@@ -23,7 +22,7 @@ from wattwerk.meters.gate import Gate
 from wattwerk.meters.protocol import MeterSpec
 from wattwerk.meters.row_file import SEGMENT_BYTES
 from wattwerk.meters.tail import RowReader, Tail, row_type
-from wattwerk.meters.trace import Trace
+from wattwerk.meters.trace import Trace, middles
 from wattwerk.records import Accelerator, Platform
 
 __all__ = ["Gate", "MeterSpec", "Recorder", "RecorderCost"]
@@ -276,7 +275,9 @@ class Recorder:
     @property
     def _last_ns(self) -> int:
         """Time of the newest sample; those of slow meters lie in the past."""
-        times = (rows["time_ns"] if self.locked else _middles(rows) for rows in self._rows[-1:])
+        times = (
+            rows["time_ns"] if self.locked else middles(rows["time_ns"], rows["unmoved_ns"]) for rows in self._rows[-1:]
+        )
         return max((int(each[-1]) for each in times), default=0)
 
     def _slow_meters_reach(self, until_ns: int) -> bool:
@@ -286,7 +287,10 @@ class Recorder:
         if not late:
             return True
         columns = [index for index, channel in enumerate(self.channels) if channel.name in late]
-        newer = [rows["values"][_middles(rows) >= until_ns][:, columns] for rows in self._rows[-64:]]
+        newer = [
+            rows["values"][middles(rows["time_ns"], rows["unmoved_ns"]) >= until_ns][:, columns]
+            for rows in self._rows[-64:]
+        ]
         return bool(newer) and bool(np.isfinite(np.concatenate(newer)).any(axis=0).all())
 
     def _read_rows(self) -> None:
@@ -346,9 +350,3 @@ class Recorder:
             self._reader.close()
         self._process = None
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _middles(rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return the middles of the reads: int64 (rows,), where ``Trace`` takes the values to be."""
-    middles: npt.NDArray[np.int64] = rows["time_ns"] - (rows["time_ns"] - rows["unmoved_ns"]) // 2
-    return middles

@@ -19,7 +19,7 @@ import msgspec
 from wattwerk.errors import ConfigError
 from wattwerk.meters.base import Channel
 from wattwerk.meters.containment import Containment, part_of, parts_of
-from wattwerk.meters.trace import Trace
+from wattwerk.meters.trace import Trace, middles
 from wattwerk.records import Provenance, Scope
 from wattwerk.registry import suggestion
 
@@ -199,11 +199,9 @@ class Running:
         """Take the next samples."""
         if self._begin_ns is None and len(trace.time_ns):
             self._begin_ns = int(trace.time_ns[0])
-        slow = set(trace.slow)
-        middles = trace.time_ns - (trace.time_ns - trace.unmoved_ns) // 2
-        times, middles, values = trace.time_ns.tolist(), middles.tolist(), trace.values
+        times, inside, values = trace.time_ns.tolist(), middles(trace.time_ns, trace.unmoved_ns).tolist(), trace.values
         for column, kept in self._columns:
-            its = middles if kept.channel.name in slow or trace.locked is None else times
+            its = inside if trace.spans(kept.channel) else times
             for time_ns, value in zip(its, values[:, column].tolist(), strict=True):
                 kept.add(time_ns, value)
 

@@ -294,11 +294,11 @@ class Trace:
         column = self.values[:, self.channels.index(about)]
         valid = np.isfinite(column)
         times = self.time_ns[valid]
-        if self._spans(about):  # somewhere between the read's beginning and its end
-            times = times - (times - self.unmoved_ns[valid]) // 2
+        if self.spans(about):  # somewhere between the read's beginning and its end
+            times = middles(times, self.unmoved_ns[valid])
         return times, column[valid]
 
-    def _spans(self, about: Channel) -> bool:
+    def spans(self, about: Channel) -> bool:
         """Whether the two times of a sample are those of the beginning and the end of this channel's read."""
         return about.name in self.slow or self.locked is None
 
@@ -313,7 +313,7 @@ class Trace:
         """Return the points of a counter at which energy and time are both known."""
         valid = np.isfinite(self.values[:, self.channels.index(about)])
         times, values = self._valid(about)
-        if about.name in self.slow or (self._spans(about) and not about.tick_s):
+        if about.name in self.slow or (self.spans(about) and not about.tick_s):
             return Anchors(self.unmoved_ns[valid], self.time_ns[valid], values, 0.0)
         if not about.tick_s:
             return Anchors(times, times, values, 0.0)
@@ -343,6 +343,12 @@ class Trace:
             return cls(document.channels, document.time_ns, values, document.unmoved_ns, document.locked, document.slow)
         except (msgspec.DecodeError, ValueError) as error:
             raise ConfigError(f"not a recorded trace ({error})", "check the file") from error
+
+
+def middles(time_ns: Times, unmoved_ns: Times) -> Times:
+    """Return the middles of reads that ended and began at these times: int64 (samples,)."""
+    found: Times = time_ns - (time_ns - unmoved_ns) // 2
+    return found
 
 
 def _provenance(channel: Channel) -> Provenance:
