@@ -72,7 +72,8 @@ def levels(groups: Groups, names: Names, default: Record | None, published: Sequ
         "levels",
         t("Levels of optimisation"),
         t(
-            "All configurations of a device at one batch size, each bar faster than the one above. The dotted line is "
+            "Configurations of a device at one batch size, each bar faster than the one above; of more than ten the "
+            "plainest one and the nine fastest. The dotted line is "
             "the plainest configuration, the start."
         ),
         tuple(charts),
